@@ -1,0 +1,48 @@
+"""Helpers of a notebook course on multi-task facial expression recognition.
+
+One CNN with four heads (emotion, gender, race, age) trained with weighted losses, after
+"Facial Emotion Recognition: A multi-task approach using deep learning" (arXiv 2110.15028).
+
+Everything public can be imported from here. Keras is loaded by the first name that needs
+it, so ``import fer_helpers`` itself is quick.
+"""
+
+import os
+from importlib import import_module
+
+# TensorFlow reports the CPU it found in native log lines, at every start.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+_HOME = {
+    "labels": (
+        "TASKS DATASETS OUTPUTS BLOCKS encode_labels decode_labels age_class "
+        "separate_category seperate_category"
+    ),
+    "datasets": "Faces load_data read_dataset find_datasets",
+    "batches": "generate_images",
+    "augment": "augment_images",
+    "model": "get_model load_model",
+    "losses": "MaskedCrossentropy MaskedAccuracy",
+    "training": "PAPER_LOSS_WEIGHTS check_environment choose_precision compile_model fit train",
+    "evaluation": (
+        "accuracy_table class_table confusion wilson_interval expected_calibration_error "
+        "find_copies labelled"
+    ),
+    "prediction": "predict prediction_table find_faces grad_cam",
+    "plots": "",
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
+__all__ = sorted(_MODULE)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return import_module(f"{__name__}.{name}")
+    if name in _MODULE:
+        return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

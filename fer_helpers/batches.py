@@ -1,0 +1,121 @@
+"""Batches: shuffled images with one target a head, ready for ``model.fit``."""
+
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+
+from fer_helpers.labels import OUTPUTS, separate_category
+
+
+class FaceBatches(keras.utils.PyDataset):
+    """Batches of faces and their four targets; see `generate_images`.
+
+    The order and the augmentation of a batch follow from (`seed`, `epoch`, index) alone,
+    so a run that is resumed at an epoch sees the batches it would have seen.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        targets: Mapping[str, np.ndarray],
+        batch_size: int,
+        is_training: bool,
+        seed: int,
+        augment: Callable | None,
+    ):
+        super().__init__()
+        self.images, self.targets = images, dict(targets)
+        self.batch_size, self.is_training = batch_size, is_training
+        self.seed, self.augment = seed, augment
+        self.epoch = 0
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
+        n = len(self.images)
+        self._generator = np.random.default_rng([self.seed, self.epoch])
+        self._order = self._generator.permutation(n) if self.is_training else np.arange(n)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the batches of `epoch` (counted from 0)."""
+        self.epoch = epoch
+        self._start_epoch()
+
+    def on_epoch_end(self) -> None:
+        self.set_epoch(self.epoch + 1)
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.images), self.batch_size)
+        # A last, small batch makes a noisy training step, and would be a step too many for
+        # steps_per_epoch=len(X) // batch_size.
+        return max(full, 1) if self.is_training else full + bool(rest)
+
+    def __getitem__(self, index: int):
+        rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        # A memory map is read from front to back.
+        rows = np.sort(rows)
+        images = np.asarray(self.images[rows])
+        if self.augment is not None and self.is_training:
+            step_seed = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]
+            images = keras.ops.convert_to_numpy(self.augment(images, int(step_seed)))
+        return images, {name: target[rows] for name, target in self.targets.items()}
+
+
+def generate_images(
+    X: np.ndarray,
+    emotions: np.ndarray,
+    genders: np.ndarray,
+    races: np.ndarray,
+    ages: np.ndarray,
+    batch_size: int = 32,
+    is_training: bool = False,
+    *,
+    seed: int = 0,
+    augment: Callable | None = None,
+) -> FaceBatches:
+    """Cut a data set into batches for ``model.fit``, ``evaluate`` and ``predict``.
+
+    Parameters
+    ----------
+    X
+        uint8 (N, H, W, 1) images, an array or a memory map; they stay uint8, since the
+        model scales them itself.
+    emotions, genders, races, ages
+        One-hot blocks (N, 7), (N, 3), (N, 3), (N, 5) as `separate_category` gives them;
+        a row of zeros is not labelled and is masked by our losses and metrics.
+    batch_size
+        Images a batch.
+    is_training
+        Shuffle anew each epoch, augment, and leave out the last batch if it is not full.
+    seed
+        Of the shuffling and the augmentation.
+    augment
+        ``augment(images, seed) -> images``, such as `fer_helpers.augment_images`; used only
+        when `is_training`.
+
+    Returns
+    -------
+    FaceBatches
+        A `keras.utils.PyDataset`; batch ``i`` is ``(images, {"emotion_output": ...})``.
+
+    Raises
+    ------
+    ValueError
+        No images, images and labels of different length, or a batch size below one.
+    """
+    targets = {"emotion": emotions, "gender": genders, "race": races, "age": ages}
+    lengths = {"images": len(X)} | {task: len(block) for task, block in targets.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"images and labels of different length: {lengths}")
+    if len(X) == 0:
+        raise ValueError("no images: nothing to make batches from")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    named = {OUTPUTS[task]: np.asarray(block, np.float32) for task, block in targets.items()}
+    return FaceBatches(X, named, batch_size, is_training, seed, augment)
+
+
+def batches_of(X: np.ndarray, y: np.ndarray, *args, **kwargs) -> FaceBatches:
+    """`generate_images` for label rows that are not yet separated."""
+    ages, emotions, genders, races = separate_category(y)
+    return generate_images(X, emotions, genders, races, ages, *args, **kwargs)

@@ -1,0 +1,135 @@
+"""UTKFace (Zhang, Song & Qi, CVPR 2017): 23,707 faces with gender, race and age.
+
+The labels are in the file names: ``[age]_[gender]_[race]_[date].jpg.chip.jpg``.
+"""
+
+import re
+import zlib
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from fer_helpers.datasets.files import IMAGE_SUFFIXES, Faces, Source, decode_images
+from fer_helpers.labels import age_class, encode_labels
+
+NAME = "UTKFACE"
+TERMS = (
+    "Non-commercial research only; the images are their owners', not to be passed on."
+)
+HOW_TO_GET = (
+    "'Aligned & Cropped Faces' from https://susanqq.github.io/UTKFace/ (unpack the .tar.gz), "
+    "or kaggle datasets download jangedoo/utkface-new"
+)
+EXPECTED = "[age]_[gender]_[race]_[date].jpg.chip.jpg anywhere below, or a .zip of them"
+PARTS = ("train", "validation")
+INNER: tuple[str, ...] = ()
+
+# left, top, right, bottom, in fractions of the picture. The aligned pictures show faces as
+# large as FER2013's (median distance of the eyes 0.385 of the side against 0.370, eyes to
+# mouth 0.392 against 0.391; MTCNN's landmarks of 200 images each) but higher up (eyes at
+# 0.290 against 0.388), so the window moves up by a tenth; its top is the mirrored edge.
+CROP = (0.0, -0.1, 1.0, 0.9)
+
+# Some names in the wild have a space or no dot before jpg; three have no race.
+_FILE_NAME = re.compile(r"(\d{1,3})_(\d)_(?:(\d)_)?(\d{12})\d*\D.*")
+RACES = (
+    0,
+    1,
+    2,
+    -1,
+    -1,
+)  # White, Black, Asian; Indian and Others have no class of RAF-DB's
+OLDEST = 116  # years, by UTKFace's own description
+VALIDATION_SHARE = 0.1
+
+
+def parse_name(file_name: str) -> tuple[int, int, int, str]:
+    """Age in years, gender, race class (-1: none), and the minute of the time stamp.
+
+    Raises ValueError that says what is wrong with the name.
+    """
+    match = _FILE_NAME.fullmatch(file_name)
+    if not match:
+        raise ValueError("the name is not [age]_[gender]_[race]_[date].jpg")
+    age, gender, race = (
+        -1 if text is None else int(text) for text in match.groups()[:3]
+    )
+    if age > OLDEST:
+        raise ValueError(f"age {age} is not 0 to {OLDEST}")
+    if gender > 1:
+        raise ValueError(f"gender {gender} is not 0 or 1")
+    if race >= len(RACES):
+        raise ValueError(f"race {race} is not 0 to {len(RACES) - 1}")
+    return age, gender, -1 if race < 0 else RACES[race], match[4]
+
+
+def in_validation(minute: str) -> bool:
+    """Whether faces of this minute (``201701161745``) are held out: about one in ten.
+
+    UTKFace has no official parts. Its pictures were collected in bursts, so those of one
+    minute often show one person: a whole minute falls to one part, by a hash of itself.
+    """
+    return zlib.crc32(minute.encode()) / 2**32 < VALIDATION_SHARE
+
+
+def read(source: Source, image_size: int) -> Faces:
+    """Read UTKFace.
+
+    Parameters
+    ----------
+    source
+        The files.
+    image_size
+        Side of the square pictures.
+
+    Returns
+    -------
+    Faces
+        Labelled with gender, age and, where it is one of RAF-DB's classes, race; the
+        training part first.
+
+    Raises
+    ------
+    FileNotFoundError
+        No images.
+    ValueError
+        No image has a name of this kind, or none can be read.
+    """
+    names = [name for name in source.names if name.lower().endswith(IMAGE_SUFFIXES)]
+    if not names:
+        raise FileNotFoundError
+    faces, skipped, notes = {}, [], []
+    for name in names:
+        file_name = PurePosixPath(name).name
+        try:
+            # Downloads repeat faces (Kaggle's up to three times, in folders of their own).
+            faces.setdefault(file_name, (name, *parse_name(file_name)))
+        except ValueError as error:
+            skipped.append((name, str(error)))
+    if not faces:
+        raise ValueError(
+            f"{source.folder}: no image of {len(names)} is named as UTKFace's; first "
+            f"{skipped[0][0]}: {skipped[0][1]}"
+        )
+    if repeated := len(names) - len(skipped) - len(faces):
+        notes.append(f"{NAME}: {repeated} files are there twice, one copy is read")
+    if raceless := [name for name in faces if name.count("_") == 2]:
+        notes.append(
+            f"{NAME}: {len(raceless)} names lack the race, age and gender are read: "
+            f"{', '.join(raceless[:3])}"
+        )
+    rows = sorted(faces.values(), key=lambda row: (in_validation(row[4]), row[0]))
+    paths = np.array([row[0] for row in rows], dtype=str)
+    images, kept, bad = decode_images(source, paths, image_size, CROP, NAME)
+    ages, genders, races = np.array([row[1:4] for row in rows])[kept].T
+    held_out = np.array([in_validation(row[4]) for row in rows])[kept]
+    return Faces(
+        images=images,
+        labels=encode_labels(
+            {"gender": genders, "race": races, "age": age_class(ages)}
+        ),
+        paths=paths[kept],
+        parts=np.array(PARTS)[held_out.astype(int)],
+        skipped=skipped + bad,
+        notes=notes,
+    )

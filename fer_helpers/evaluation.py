@@ -1,0 +1,171 @@
+"""How good the predictions are: metrics with intervals, calibration, copies."""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from sklearn import metrics
+
+from fer_helpers.labels import BLOCKS, TASKS
+
+
+def labelled(y: np.ndarray, task: str) -> np.ndarray:
+    """Bool (N,): which label rows are labelled for `task`."""
+    return np.asarray(y)[:, BLOCKS[task]].any(axis=1)
+
+
+def true_and_predicted(
+    y: np.ndarray, probabilities: Mapping[str, np.ndarray], task: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Class indices, labelled and most probable, of the faces labelled for `task`."""
+    if len(y) != len(probabilities[task]):
+        raise ValueError(f"{len(y)} label rows but {len(probabilities[task])} predictions")
+    rows = labelled(y, task)
+    return y[rows, BLOCKS[task]].argmax(axis=1), probabilities[task][rows].argmax(axis=1)
+
+
+def wilson_interval(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Interval of a proportion (95 % for the default `z`), after Wilson (1927).
+
+    Unlike the textbook normal interval it stays inside 0 to 1 and holds for small `n`;
+    (nan, nan) for `n` = 0.
+    """
+    if n == 0:
+        return np.nan, np.nan
+    p = successes / n
+    centre = p + z * z / (2 * n)
+    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return float((centre - half) / scale), float((centre + half) / scale)
+
+
+def accuracy_table(y: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """One row for each task that has labels.
+
+    Parameters
+    ----------
+    y
+        (N, 18) label rows.
+    probabilities
+        Task -> float (N, classes), as `fer_helpers.predict` gives them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index task; columns ``n`` (labelled faces), ``accuracy``, ``low`` and ``high`` (95 %
+        Wilson interval), ``majority`` (always saying the most frequent class of these
+        faces), ``balanced_accuracy`` (mean recall over the classes present), and ``ece``.
+    """
+    rows = {}
+    for task in TASKS:
+        true, predicted = true_and_predicted(y, probabilities, task)
+        if len(true) == 0:
+            continue
+        correct = int((true == predicted).sum())
+        low, high = wilson_interval(correct, len(true))
+        present = np.unique(true)
+        rows[task] = {
+            "n": len(true),
+            "accuracy": correct / len(true),
+            "low": low,
+            "high": high,
+            "majority": np.bincount(true).max() / len(true),
+            "balanced_accuracy": metrics.recall_score(
+                true, predicted, labels=present, average="macro", zero_division=0
+            ),
+            "ece": expected_calibration_error(
+                probabilities[task][labelled(y, task)], true
+            ),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
+
+
+def class_table(y: np.ndarray, probabilities: Mapping[str, np.ndarray], task: str) -> pd.DataFrame:
+    """One row for each class of `task`: ``n``, ``recall`` with its interval, ``precision``."""
+    true, predicted = true_and_predicted(y, probabilities, task)
+    rows = {}
+    for index, name in enumerate(TASKS[task]):
+        n, hits = int((true == index).sum()), int(((true == index) & (predicted == index)).sum())
+        said = int((predicted == index).sum())
+        low, high = wilson_interval(hits, n)
+        rows[name] = {
+            "n": n,
+            "recall": hits / n if n else np.nan,
+            "low": low,
+            "high": high,
+            "precision": hits / said if said else np.nan,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(task)
+
+
+def confusion(y: np.ndarray, probabilities: Mapping[str, np.ndarray], task: str) -> pd.DataFrame:
+    """Counts, (classes, classes): labelled class in rows, predicted class in columns."""
+    true, predicted = true_and_predicted(y, probabilities, task)
+    names = list(TASKS[task])
+    counts = metrics.confusion_matrix(true, predicted, labels=range(len(names)))
+    return pd.DataFrame(counts, index=names, columns=names)
+
+
+def reliability(probabilities: np.ndarray, true: np.ndarray, bins: int = 15) -> pd.DataFrame:
+    """Confidence against accuracy, in equally wide bins of confidence.
+
+    Parameters
+    ----------
+    probabilities
+        float (N, classes).
+    true
+        int (N,) class indices.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each bin that is not empty: ``n``, ``confidence`` and ``accuracy`` (means).
+    """
+    confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
+    # The last bin is closed: a confidence of exactly 1 belongs to it.
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    frame = pd.DataFrame({"bin": index, "confidence": confidence, "accuracy": hit})
+    table = frame.groupby("bin").agg(
+        n=("accuracy", "size"), confidence=("confidence", "mean"), accuracy=("accuracy", "mean")
+    )
+    return table.reset_index(drop=True)
+
+
+def expected_calibration_error(
+    probabilities: np.ndarray, true: np.ndarray, bins: int = 15
+) -> float:
+    """Mean gap between confidence and accuracy over the bins of `reliability`, 0 to 1.
+
+    The measure of Guo et al. (2017), with their 15 bins.
+    """
+    table = reliability(probabilities, true, bins)
+    return float(np.average((table.confidence - table.accuracy).abs(), weights=table.n))
+
+
+def find_copies(images: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+    """Which images are exact copies of another.
+
+    Parameters
+    ----------
+    images
+        uint8 (N, H, W, 1).
+    among
+        Images to look in, (M, H, W, 1). Without it, `images` itself: the first of several
+        equal ones is then the original and the rest are copies.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool (N,).
+    """
+    digests = _digests(images)
+    if among is not None:
+        return np.isin(digests, _digests(among))
+    return pd.Series(digests).duplicated().to_numpy()
+
+
+def _digests(images: np.ndarray) -> np.ndarray:
+    return np.array(
+        [hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).hexdigest() for image in images]
+    )

@@ -1,0 +1,125 @@
+"""The four tasks, their classes in RAF-DB's order, and the label rows that hold them.
+
+A label row is a float32 vector of 18 numbers: four one-hot blocks side by side,
+``emotion 7 | gender 3 | race 3 | age 5``. A block of zeros means: not labelled.
+The classes and their order are those of RAF-DB (Li, Deng & Du, CVPR 2017).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+TASKS: dict[str, tuple[str, ...]] = {
+    "emotion": ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"),
+    "gender": ("male", "female", "unsure"),
+    "race": ("Caucasian", "African-American", "Asian"),
+    "age": ("0-3", "4-19", "20-39", "40-69", "70+"),
+}
+DATASETS = ("SAMPLE", "FER", "RAFDB", "UTKFACE")
+OUTPUTS: dict[str, str] = {task: f"{task}_output" for task in TASKS}
+
+_ENDS = np.cumsum([len(classes) for classes in TASKS.values()])
+BLOCKS: dict[str, slice] = {
+    task: slice(int(end) - len(classes), int(end))
+    for (task, classes), end in zip(TASKS.items(), _ENDS, strict=True)
+}
+LABEL_WIDTH = int(_ENDS[-1])
+
+_AGE_STARTS = np.array([4, 20, 40, 70])
+
+
+def check_dataset(name: str) -> str:
+    """Return `name`, or raise ValueError that lists the known data sets."""
+    if name not in DATASETS:
+        raise ValueError(f"unknown dataset {name!r}: choose one of {', '.join(DATASETS)}")
+    return name
+
+
+def age_class(years: np.ndarray | Sequence[int]) -> np.ndarray:
+    """Class index (0 to 4) of RAF-DB's age group for ages in whole years; -1 stays -1."""
+    years = np.asarray(years)
+    return np.where(years < 0, -1, np.searchsorted(_AGE_STARTS, years, side="right"))
+
+
+def encode_labels(classes: Mapping[str, np.ndarray | Sequence[int]]) -> np.ndarray:
+    """Turn class indices into label rows.
+
+    Parameters
+    ----------
+    classes
+        For some or all of the tasks, (N,) class indices in the order of `TASKS`;
+        -1 where a face is not labelled. A task left out is not labelled at all.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (N, 18).
+
+    Raises
+    ------
+    ValueError
+        An unknown task, an index out of range, or arrays of different length.
+    """
+    unknown = set(classes) - set(TASKS)
+    if unknown:
+        raise ValueError(f"unknown task {sorted(unknown)}: choose from {list(TASKS)}")
+    lengths = {task: len(index) for task, index in classes.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"labels of different length: {lengths}")
+    y = np.zeros((next(iter(lengths.values())), LABEL_WIDTH), dtype=np.float32)
+    for task, index in classes.items():
+        index = np.asarray(index, dtype=np.int64)
+        wrong = (index < -1) | (index >= len(TASKS[task]))
+        if wrong.any():
+            raise ValueError(
+                f"{task} label {index[wrong][0]} is out of range: "
+                f"0 to {len(TASKS[task]) - 1}, or -1 for not labelled"
+            )
+        rows = np.flatnonzero(index >= 0)
+        y[rows, BLOCKS[task].start + index[rows]] = 1
+    return y
+
+
+def decode_labels(y: np.ndarray) -> pd.DataFrame:
+    """Class names of label rows: one column a task, missing where not labelled."""
+    blocks = dict(zip(("age", "emotion", "gender", "race"), separate_category(y), strict=True))
+    frame = {}
+    for task, names in TASKS.items():
+        codes = np.where(blocks[task].any(axis=1), blocks[task].argmax(axis=1), -1)
+        frame[task] = pd.Categorical.from_codes(codes, categories=list(names))
+    return pd.DataFrame(frame)
+
+
+def separate_category(
+    y: np.ndarray, dataset_name: str = "SAMPLE"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Split label rows into the four tasks' one-hot blocks.
+
+    Parameters
+    ----------
+    y
+        (N, 18) label rows.
+    dataset_name
+        Name of the data set they came from. All data sets share one layout, so it
+        is only checked; the argument is that of the paper's code.
+
+    Returns
+    -------
+    ages, emotions, genders, races
+        Views of `y`: (N, 5), (N, 7), (N, 3), (N, 3). **This order**, the paper's,
+        is not the order of the model's outputs (emotion, gender, race, age).
+
+    Raises
+    ------
+    ValueError
+        `y` is not (N, 18), or the data set is unknown.
+    """
+    check_dataset(dataset_name)
+    y = np.asarray(y)
+    if y.ndim != 2 or y.shape[1] != LABEL_WIDTH:
+        raise ValueError(f"label rows must have shape (N, {LABEL_WIDTH}), not {y.shape}")
+    return y[:, BLOCKS["age"]], y[:, BLOCKS["emotion"]], y[:, BLOCKS["gender"]], y[:, BLOCKS["race"]]
+
+
+seperate_category = separate_category

@@ -1,0 +1,69 @@
+"""Loss and metric that leave out faces without a label for the task.
+
+A row of zeros in a one-hot block means: not labelled. Keras' own cross-entropy gives such a
+row a loss of 0 but counts it in the mean, its accuracy counts it as class 0, and its label
+smoothing turns it into a uniform target. Here a row weighs as much as its label mass: 1 if
+labelled, 0 if not (and the share in between where two faces were mixed), and the mean is
+taken over that mass.
+"""
+
+import keras
+from keras import ops
+
+_PACKAGE = "fer_helpers"
+
+
+def label_mass(y_true, sample_weight=None):
+    """Weight (N,) of each row: the sum of its targets, times `sample_weight` if given."""
+    mass = ops.sum(y_true, axis=-1)
+    if sample_weight is None:
+        return mass
+    return mass * ops.reshape(ops.cast(sample_weight, mass.dtype), ops.shape(mass))
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class MaskedCrossentropy(keras.losses.Loss):
+    """Categorical cross-entropy, averaged over the labelled rows of the batch.
+
+    Parameters
+    ----------
+    label_smoothing
+        Share (0 to 1) of a labelled row's target that is spread over all classes
+        (Szegedy et al. 2016).
+
+    Notes
+    -----
+    Called with one-hot `y_true` and probabilities `y_pred`, both (N, classes). A batch
+    without any label gives 0, and no gradient.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, name: str = "masked_crossentropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        mass = label_mass(y_true)
+        target = ops.where(mass[:, None] > 0, y_true / ops.maximum(mass, 1e-7)[:, None], 0.0)
+        smooth = self.label_smoothing
+        target = target * (1 - smooth) + smooth / y_true.shape[-1]
+        log_probability = ops.log(ops.clip(y_pred, keras.config.epsilon(), 1.0))
+        return -ops.sum(target * log_probability, axis=-1)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        y_pred = ops.convert_to_tensor(y_pred, "float32")
+        y_true = ops.convert_to_tensor(y_true, "float32")
+        weight = label_mass(y_true, sample_weight)
+        total = ops.sum(weight * self.call(y_true, y_pred))
+        return total / ops.maximum(ops.sum(weight), keras.config.epsilon())
+
+    def get_config(self):
+        return {"name": self.name, "label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class MaskedAccuracy(keras.metrics.CategoricalAccuracy):
+    """Share of the labelled rows whose most probable class is the labelled one."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_true = ops.convert_to_tensor(y_true, "float32")
+        return super().update_state(y_true, y_pred, label_mass(y_true, sample_weight))

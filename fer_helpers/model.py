@@ -1,0 +1,199 @@
+"""One network, four heads: two backbones that share the heads."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import keras
+from keras import layers, ops
+
+from fer_helpers.labels import DATASETS, OUTPUTS, TASKS, check_dataset
+
+IMAGE_SIZE = 48
+
+# Which shipped weights know which data set; open-data is trained on FER2013 and UTKFace.
+_PRETRAINED = {"SAMPLE": "sample", "FER": "open-data", "UTKFACE": "open-data"}
+
+
+@keras.saving.register_keras_serializable("fer_helpers")
+class CalibratedSoftmax(layers.Layer):
+    """Softmax of the logits divided by a temperature (Guo et al. 2017).
+
+    The temperature is a weight that training leaves at 1. It is set afterwards so that
+    confidence matches accuracy, and travels with the weights into every file and export.
+    """
+
+    def build(self, input_shape):
+        self.temperature = self.add_weight(
+            shape=(), initializer="ones", trainable=False, name="temperature", dtype="float32"
+        )
+
+    def call(self, logits):
+        return ops.softmax(ops.cast(logits, "float32") / self.temperature)
+
+
+def _paper(x):
+    """The CNN of arXiv 2110.15028: three pairs of convolutions, then a dense layer."""
+    for filters, kernel, dropout in ((64, 5, 0.6), (128, 3, 0.5), (256, 3, 0.4)):
+        for _ in range(2):
+            x = layers.Conv2D(
+                filters, kernel, padding="same", activation="elu", kernel_initializer="he_normal"
+            )(x)
+            x = layers.BatchNormalization()(x)
+        x = layers.MaxPooling2D()(x)
+        x = layers.Dropout(dropout)(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(128, activation="elu", kernel_initializer="he_normal")(x)
+    return layers.BatchNormalization()(x)
+
+
+def _convolution(x, filters: int, strides: int = 1):
+    x = layers.Conv2D(
+        filters, 3, strides, padding="same", use_bias=False, kernel_initializer="he_normal"
+    )(x)
+    return layers.BatchNormalization()(x)
+
+
+def _squeeze_excite(x, filters: int):
+    """Scale each channel by what all of the picture says about it (Hu et al. 2018)."""
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(filters // 8, 1, activation="relu")(gate)
+    gate = layers.Conv2D(filters, 1, activation="sigmoid")(gate)
+    return layers.Multiply()([x, gate])
+
+
+def _residual_block(x, filters: int, strides: int):
+    shortcut = x
+    if strides > 1 or x.shape[-1] != filters:
+        if strides > 1:
+            shortcut = layers.AveragePooling2D(strides)(shortcut)
+        shortcut = layers.Conv2D(filters, 1, use_bias=False)(shortcut)
+        shortcut = layers.BatchNormalization()(shortcut)
+    x = layers.ReLU()(_convolution(x, filters, strides))
+    x = _squeeze_excite(_convolution(x, filters), filters)
+    return layers.ReLU()(layers.Add()([x, shortcut]))
+
+
+def _compact(x, width: int = 32):
+    """A small residual network with squeeze-and-excitation (He et al. 2016)."""
+    x = layers.ReLU()(_convolution(x, width, strides=2))
+    for stage, blocks in enumerate((2, 2, 2)):
+        for block in range(blocks):
+            strides = 2 if stage > 0 and block == 0 else 1
+            x = _residual_block(x, width * 2**stage, strides)
+    x = layers.GlobalAveragePooling2D()(x)
+    return layers.Dropout(0.2)(x)
+
+
+BACKBONES = {"compact": _compact, "paper": _paper}
+
+
+def build_model(backbone: str = "compact", **options) -> keras.Model:
+    """An untrained network; `options` go to the backbone. See `get_model`."""
+    if backbone not in BACKBONES:
+        raise ValueError(f"unknown backbone {backbone!r}: choose one of {', '.join(BACKBONES)}")
+    image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), name="image")
+    # 0..255 in, -1..1 on: who uses the network cannot forget to scale.
+    features = BACKBONES[backbone](layers.Rescaling(1 / 127.5, offset=-1)(image), **options)
+    outputs = []
+    for task, classes in TASKS.items():
+        logits = layers.Dense(len(classes), name=f"{task}_logits")(features)
+        outputs.append(CalibratedSoftmax(name=OUTPUTS[task], dtype="float32")(logits))
+    return keras.Model(image, outputs, name=backbone)
+
+
+def get_model(
+    pretrained: bool = False, dataset_name: str | None = None, backbone: str = "compact"
+) -> keras.Model:
+    """The network of the course: one image in, four heads out.
+
+    Parameters
+    ----------
+    pretrained
+        Load the weights that come with the package (no download).
+    dataset_name
+        With `pretrained`: which data set's weights. ``"FER"`` and ``"UTKFACE"`` are one
+        network trained on both, ``"SAMPLE"`` knows drawn faces only.
+    backbone
+        ``"compact"``, a small residual network, or ``"paper"``, the CNN of
+        arXiv 2110.15028. Weights are shipped for ``"compact"``.
+
+    Returns
+    -------
+    keras.Model
+        Takes (N, 48, 48, 1) grey images with values 0 to 255; gives four arrays of
+        probabilities, ``emotion_output`` (N, 7), ``gender_output`` (N, 3), ``race_output``
+        (N, 3), ``age_output`` (N, 5), in that order. Not compiled.
+
+    Raises
+    ------
+    ValueError
+        Unknown backbone or data set.
+    FileNotFoundError
+        No weights are shipped for this data set.
+    """
+    if dataset_name is not None:
+        check_dataset(dataset_name)
+    if not pretrained:
+        return build_model(backbone)
+    if dataset_name is None:
+        raise ValueError("pretrained=True needs dataset_name=, one of " + ", ".join(DATASETS))
+    if backbone != "compact":
+        raise ValueError(f"no weights are shipped for the backbone {backbone!r}, only for compact")
+    return _load_shipped(dataset_name)
+
+
+def _load_shipped(dataset_name: str) -> keras.Model:
+    folder = files("fer_helpers") / "pretrained"
+    name = _PRETRAINED.get(dataset_name, dataset_name)
+    weights = folder / f"{name}.weights.h5"
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"no weights for {dataset_name} are shipped with the package. Train them with "
+            f"'python -m fer_helpers train --dataset {dataset_name} --out results/{dataset_name}' "
+            f"and load results/{dataset_name}/model.keras with fer_helpers.load_model"
+        )
+    model = build_model(**json.loads((folder / f"{name}.json").read_text())["model"])
+    model.load_weights(weights)
+    return model
+
+
+def load_model(weights: str | Path) -> keras.Model:
+    """Load a network by the name of its data set or from a file.
+
+    Parameters
+    ----------
+    weights
+        ``"SAMPLE"``, ``"FER"`` or ``"UTKFACE"`` for shipped weights, or the path of a
+        ``.keras`` file, such as the ``model.keras`` that training wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file, or no such shipped weights.
+    ValueError
+        The file is not a Keras model, or its heads are not the four of this package.
+    """
+    if str(weights) in DATASETS:
+        return get_model(pretrained=True, dataset_name=str(weights))
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no weights at {path}: give a .keras file, or one of {', '.join(_PRETRAINED)} "
+            "for the weights that come with the package"
+        )
+    if path.suffix != ".keras":
+        raise ValueError(f"{path} is not a .keras file, which is the only kind that is read")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        # Keras raises whatever its parsers do (zip, JSON, HDF5) on a file that is not whole.
+        raise ValueError(f"{path} cannot be read as a Keras model: {error}") from error
+    wanted = {OUTPUTS[task]: (None, len(classes)) for task, classes in TASKS.items()}
+    found = {
+        name: tuple(output.shape)
+        for name, output in zip(model.output_names, model.outputs, strict=True)
+    }
+    if found != wanted:
+        raise ValueError(f"{path} has outputs {found}, but this package needs {wanted}")
+    return model

@@ -1,0 +1,210 @@
+"""Every figure of the course: one style, one function a figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from fer_helpers.evaluation import reliability as reliability_table
+from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS
+
+# Okabe and Ito's palette can be told apart with any common colour blindness.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+TASK_COLOURS = dict(zip(TASKS, COLOURS, strict=False))
+
+# File names of the prediction samples, as in the paper's public code.
+SAMPLE_FILES = {
+    "surprise": "surprise.png",
+    "fear": "fear.png",
+    "disgust": "disgust.png",
+    "happiness": "happy.png",
+    "sadness": "sad.png",
+    "anger": "angry.png",
+    "neutral": "neutral.png",
+}
+
+
+def use_style() -> None:
+    """Set the look of all figures of the course; call it once, at the top of a notebook."""
+    sns.set_theme(
+        style="white",
+        palette=COLOURS,
+        rc={
+            "figure.dpi": 100,
+            "figure.figsize": (5, 3),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "figure.constrained_layout.use": True,
+        },
+    )
+
+
+def _show_face(axes: plt.Axes, image: np.ndarray, title: str = "") -> None:
+    axes.imshow(np.squeeze(image), cmap="gray", vmin=0, vmax=255)
+    axes.set_title(title, fontsize=9)
+    axes.set_axis_off()
+
+
+def faces(
+    images: np.ndarray, titles: Sequence[str] = (), columns: int = 8, title: str = ""
+) -> Figure:
+    """A sheet of (N, H, W, 1) faces, in rows of `columns`, each with its title."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height = 1.35 if len(titles) else 1.1
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(1.1 * columns, height * rows + 0.3), squeeze=False
+    )
+    for place, axes in enumerate(grid.flat):
+        axes.set_axis_off()
+        if place < len(images):
+            _show_face(axes, images[place], titles[place] if len(titles) else "")
+    figure.suptitle(title)
+    return figure
+
+
+def class_counts(y: np.ndarray, title: str = "Faces in each class") -> Figure:
+    """How many faces each class of each task has, one panel a task; y is (N, 18)."""
+    figure, grid = plt.subplots(1, len(TASKS), figsize=(11, 2.8))
+    for axes, (task, classes) in zip(grid, TASKS.items(), strict=True):
+        counts = y[:, BLOCKS[task]].sum(axis=0)
+        axes.barh(classes, counts, color=TASK_COLOURS[task])
+        axes.invert_yaxis()
+        axes.set(title=task, xlabel="faces", ylabel=f"{task} class" if task == "emotion" else "")
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        if not counts.any():
+            axes.text(0.5, 0.5, "not labelled", transform=axes.transAxes, ha="center")
+    figure.suptitle(title)
+    return figure
+
+
+def learning_curves(history: pd.DataFrame) -> Figure:
+    """Loss and accuracy over the epochs: training solid, validation dashed."""
+    tasks = [task for task in TASKS if f"{OUTPUTS[task]}_accuracy" in history]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
+    left.plot(history["epoch"], history["loss"], label="training")
+    left.plot(history["epoch"], history["val_loss"], "--", label="validation")
+    left.set(title="Weighted loss", xlabel="epoch", ylabel="loss")
+    left.legend()
+    for task in tasks:
+        column = f"{OUTPUTS[task]}_accuracy"
+        right.plot(history["epoch"], history[column], color=TASK_COLOURS[task], label=task)
+        right.plot(history["epoch"], history[f"val_{column}"], "--", color=TASK_COLOURS[task])
+    right.set(title="Accuracy (dashed: validation)", xlabel="epoch", ylabel="accuracy")
+    right.yaxis.set_major_formatter(PercentFormatter(1))
+    right.legend()
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def confusion_matrix(counts: pd.DataFrame, task: str = "emotion") -> Figure:
+    """Share of each labelled class (row) that is predicted as each class (column)."""
+    shares = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
+    side = 1.8 + 0.55 * len(counts)
+    figure, axes = plt.subplots(figsize=(side + 0.8, side))
+    sns.heatmap(
+        shares,
+        annot=True,
+        fmt=".0%",
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        square=True,
+        cbar_kws={"format": PercentFormatter(1), "label": "share of the labelled class"},
+        ax=axes,
+    )
+    axes.set(title=f"Confusion of {task}", xlabel="predicted", ylabel="labelled")
+    return figure
+
+
+def reliability(probabilities: np.ndarray, true: np.ndarray, title: str = "Reliability") -> Figure:
+    """Accuracy against confidence; on the diagonal, confidence means what it says."""
+    table = reliability_table(probabilities, true)
+    figure, axes = plt.subplots(figsize=(4, 3.6))
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="perfect")
+    axes.plot(table["confidence"], table["accuracy"], marker="o", label="network")
+    axes.set(title=title, xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    axes.legend()
+    return figure
+
+
+def prediction(
+    image: np.ndarray, probabilities: np.ndarray, label: str | None = None, task: str = "emotion"
+) -> Figure:
+    """A face beside the probability of each class; the labelled one stands out.
+
+    Parameters
+    ----------
+    image
+        (H, W, 1), values 0 to 255.
+    probabilities
+        (classes,) of `task`.
+    label
+        Name of the labelled class, None if there is none.
+    """
+    classes = list(TASKS[task])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.4), width_ratios=(1, 1.5))
+    _show_face(left, image, f"labelled {label}" if label else "")
+    colours = [COLOURS[1] if name == label else COLOURS[0] for name in classes]
+    right.barh(classes, probabilities, color=colours)
+    right.invert_yaxis()
+    best = int(np.argmax(probabilities))
+    right.set_title(f"predicted {classes[best]} ({probabilities[best]:.0%})", fontsize=10)
+    right.set(xlabel="probability", xlim=(0, 1))
+    right.xaxis.set_major_formatter(PercentFormatter(1))
+    return figure
+
+
+def attention(images: np.ndarray, heats: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """Faces, and below each the evidence that `grad_cam` found in it."""
+    figure, grid = plt.subplots(
+        2, len(images), figsize=(1.4 * len(images), 3.4), squeeze=False
+    )
+    for (top, bottom), image, heat, title in zip(grid.T, images, heats, titles, strict=True):
+        _show_face(top, image, title)
+        _show_face(bottom, image)
+        bottom.imshow(heat, cmap="inferno", alpha=0.55, vmin=0, vmax=1)
+    figure.suptitle("What the network looked at")
+    return figure
+
+
+def save_prediction_samples(
+    images: np.ndarray, y: np.ndarray, probabilities: Mapping[str, np.ndarray], out_dir: str | Path
+) -> list[Path]:
+    """Draw one typical face of each emotion with its prediction, to ``angry.png`` and so on.
+
+    Typical: of the faces with this label, the one whose probability for it is the median.
+    Neither the best nor the worst, so that the seven pictures flatter nobody.
+
+    Parameters
+    ----------
+    images, y, probabilities
+        (N, H, W, 1), (N, 18), and what `predict` gave for them.
+    out_dir
+        Made if missing.
+
+    Returns
+    -------
+    list of Path
+        The files written; an emotion that no face is labelled with has none.
+    """
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    written = []
+    for index, (name, file) in enumerate(SAMPLE_FILES.items()):
+        rows = np.flatnonzero(y[:, BLOCKS["emotion"]][:, index])
+        if len(rows) == 0:
+            continue
+        ranked = rows[np.argsort(probabilities["emotion"][rows, index], kind="stable")]
+        typical = ranked[len(ranked) // 2]
+        figure = prediction(images[typical], probabilities["emotion"][typical], name)
+        figure.savefig(out_dir / file, dpi=120)
+        plt.close(figure)
+        written.append(out_dir / file)
+    return written

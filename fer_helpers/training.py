@@ -1,0 +1,415 @@
+"""Compile and fit: weighted losses, the usual callbacks, and resuming where a run stopped."""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from fer_helpers.augment import augment_images
+from fer_helpers.batches import FaceBatches, batches_of
+from fer_helpers.datasets import load_training_data
+from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS
+from fer_helpers.losses import MaskedAccuracy, MaskedCrossentropy
+from fer_helpers.model import get_model
+
+# Of arXiv 2110.15028.
+PAPER_LOSS_WEIGHTS = {"emotion": 2.0, "gender": 0.1, "race": 1.5, "age": 4.0}
+
+
+def choose_precision() -> str:
+    """Name of the dtype policy that trains fastest on this machine.
+
+    ``"mixed_bfloat16"`` on a processor with bfloat16 units (AMX or AVX512_BF16) and on GPUs
+    from NVIDIA's Ampere on, ``"mixed_float16"`` on those from Volta on, else ``"float32"``.
+    """
+    capability = _gpu_capability()
+    if capability is not None:
+        return (
+            "mixed_bfloat16" if capability >= 8 else "mixed_float16" if capability >= 7 else "float32"
+        )
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "float32"
+    return "mixed_bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"
+
+
+def _gpu_capability() -> float | None:
+    """Compute capability of the first GPU that Keras' backend sees, None without one."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        gpus = [device for device in jax.devices() if device.platform == "gpu"]
+        return float(gpus[0].compute_capability) if gpus else None
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    # Devices other than NVIDIA's have no such number.
+    major, minor = tf.config.experimental.get_device_details(gpus[0]).get(
+        "compute_capability", (0, 0)
+    )
+    return major + minor / 10
+
+
+def check_environment() -> None:
+    """Print the versions, the device and the precision in use, and how to get a GPU."""
+    gpu = _gpu_capability() is not None
+    print(f"Python {platform.python_version()}, Keras {keras.__version__}", end=" ")
+    print(f"on {keras.backend.backend()}, precision {choose_precision()}")
+    print("GPU found." if gpu else "No GPU: everything works, real data sets train slowly.")
+    if not gpu and "COLAB_RELEASE_TAG" in os.environ:
+        print("Runtime > Change runtime type > T4 GPU > Save, then run this cell again.")
+
+
+def compile_model(
+    model: keras.Model,
+    loss_weights: Mapping[str, float] = PAPER_LOSS_WEIGHTS,
+    tasks: tuple[str, ...] = tuple(TASKS),
+    optimizer: keras.optimizers.Optimizer | None = None,
+    label_smoothing: float = 0.0,
+) -> keras.Model:
+    """Compile with one masked, weighted loss a head.
+
+    Parameters
+    ----------
+    model
+        As `get_model` gives it.
+    loss_weights
+        Task -> weight of its loss in the sum, each at least 0. A task left out weighs 0.
+    tasks
+        Those whose accuracy is reported: the ones that the data have labels for.
+    optimizer
+        Adam with a learning rate of 1e-3 and gradients clipped to norm 1 if None.
+    label_smoothing
+        See `MaskedCrossentropy`.
+
+    Returns
+    -------
+    keras.Model
+        The same model.
+
+    Raises
+    ------
+    ValueError
+        A task that does not exist, a weight below zero or not finite, or none above zero.
+    """
+    for task in [*loss_weights, *tasks]:
+        if task not in TASKS:
+            raise ValueError(f"unknown task {task!r}: choose from {', '.join(TASKS)}")
+    for task, weight in loss_weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"loss weight of {task} is {weight}: it must be a number from 0 up")
+    if not any(loss_weights.values()):
+        raise ValueError("all loss weights are 0: nothing would be trained")
+    model.compile(
+        optimizer=optimizer or keras.optimizers.Adam(1e-3, clipnorm=1.0),
+        # By name: a list would go by position, and would be wrong without a word if the
+        # outputs were ever ordered differently.
+        loss={OUTPUTS[task]: MaskedCrossentropy(label_smoothing) for task in TASKS},
+        loss_weights={OUTPUTS[task]: float(loss_weights.get(task, 0)) for task in TASKS},
+        metrics={
+            OUTPUTS[task]: [MaskedAccuracy(name="accuracy")] if task in tasks else []
+            for task in TASKS
+        },
+    )
+    return model
+
+
+def labelled_tasks(y: np.ndarray) -> tuple[str, ...]:
+    """The tasks that at least one of the label rows is labelled for."""
+    return tuple(task for task, block in BLOCKS.items() if y[:, block].any())
+
+
+def monitored_metric(tasks: tuple[str, ...]) -> str:
+    """What the best epoch is chosen by: emotion accuracy where there is one, else the loss."""
+    return "val_emotion_output_accuracy" if "emotion" in tasks else "val_loss"
+
+
+def read_history(out_dir: str | Path) -> pd.DataFrame:
+    """`history.csv` of a run: a row for each finished epoch, empty before the first."""
+    path = Path(out_dir) / "history.csv"
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame({"epoch": []})
+
+
+def fit(
+    model: keras.Model,
+    train: FaceBatches,
+    validation: FaceBatches,
+    epochs: int,
+    out_dir: str | Path,
+    monitor: str = "val_emotion_output_accuracy",
+    patience: int = 10,
+    callbacks: tuple[keras.callbacks.Callback, ...] = (),
+) -> pd.DataFrame:
+    """Train a compiled model, or go on with a run that was interrupted.
+
+    Halves the learning rate when `monitor` has not improved for a third of `patience`
+    epochs, and stops after `patience`. Writes to `out_dir`:
+
+    - ``model.keras``: the best epoch by `monitor`, in float32, without the optimizer;
+    - ``history.csv``: a row an epoch;
+    - ``logs/``: for TensorBoard;
+    - ``resume-N.weights.h5``: all that is needed to go on after epoch N.
+
+    Called again with the same `out_dir`, it goes on after the last finished epoch with the
+    same batches, learning rate and dropout that it would have had.
+
+    Parameters
+    ----------
+    model
+        Compiled, for instance by `compile_model`.
+    train, validation
+        As `generate_images` makes them.
+    epochs
+        Epochs in total, those of an interrupted run included.
+    out_dir
+        Folder of this run; made if missing.
+    monitor
+        A name from the history; the greatest value is best if it is an accuracy, else the
+        least.
+    patience
+        Epochs without improvement before training stops.
+    callbacks
+        Further Keras callbacks.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The history, epochs counted from 1.
+    """
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    mode = "max" if "accuracy" in monitor else "min"
+    history = read_history(out_dir)
+    done = len(history)
+    watchers = [
+        keras.callbacks.ReduceLROnPlateau(
+            monitor, factor=0.5, patience=max(patience // 3, 1), mode=mode
+        ),
+        keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode),
+    ]
+    run = _Run(out_dir, history, monitor, mode, train)
+    if done:
+        run.restore(model)
+        _replay(watchers, model, history)
+    if done < epochs and not model.stop_training:
+        model.fit(
+            train,
+            validation_data=validation,
+            initial_epoch=done,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[
+                *callbacks,
+                *watchers,
+                keras.callbacks.TensorBoard(out_dir / "logs"),
+                run,
+                _Progress(epochs),
+            ],
+        )
+    return read_history(out_dir)
+
+
+def _replay(watchers: list[keras.callbacks.Callback], model: keras.Model, history: pd.DataFrame):
+    """Bring fresh callbacks to the state they were in after the epochs of `history`."""
+    model.stop_training = False
+    rate = float(model.optimizer.learning_rate)
+    for watcher in watchers:
+        watcher.set_model(model)
+        watcher.on_train_begin()
+        for epoch, row in enumerate(history.to_dict("records")):
+            watcher.on_epoch_end(epoch, row)
+    # The saved rate already holds the reductions that the replay has just made again.
+    model.optimizer.learning_rate = rate
+
+
+class _Run(keras.callbacks.Callback):
+    """Keeps the files of a run. An epoch counts once its row stands in history.csv."""
+
+    def __init__(self, out_dir, history, monitor, mode, train):
+        super().__init__()
+        self.out_dir, self.monitor, self.train_batches = out_dir, monitor, train
+        self.rows = history.to_dict("records")
+        self.sign = 1 if mode == "max" else -1
+
+    def _resume_file(self, epoch: int) -> Path:
+        return self.out_dir / f"resume-{epoch}.weights.h5"
+
+    def restore(self, model: keras.Model) -> None:
+        model.optimizer.build(model.trainable_variables)
+        path = self._resume_file(len(self.rows))
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{self.out_dir} has a history of {len(self.rows)} epochs but no {path.name} to "
+                "go on from: train into an empty folder"
+            )
+        try:
+            model.load_weights(path)
+        except (ValueError, KeyError, OSError) as error:
+            raise ValueError(
+                f"{path} does not fit this model: go on with the backbone and settings the run "
+                f"was begun with, or train into an empty folder ({error})"
+            ) from error
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.train_batches.set_epoch(epoch)
+        _seed_dropout(self.model, self.train_batches.seed, epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()}
+        if self.monitor not in row:
+            raise ValueError(f"no {self.monitor!r} in the history: choose from {sorted(row)}")
+        previous = [self.sign * old[self.monitor] for old in self.rows]
+        if all(self.sign * row[self.monitor] > value for value in previous):
+            _replace(self.out_dir / "model.keras", _in_float32(self.model).save)
+        _replace(self._resume_file(epoch + 1), self.model.save_weights)
+        self.rows.append(row)
+        table = pd.DataFrame(self.rows)
+        _replace(self.out_dir / "history.csv", lambda path: table.to_csv(path, index=False))
+        for old in self.out_dir.glob("resume-*.weights.h5"):
+            if old != self._resume_file(epoch + 1):
+                old.unlink()
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file beside `path`, then move it there: `path` is always a whole file."""
+    # Keras looks at the ending of the name.
+    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _in_float32(model: keras.Model) -> keras.Model:
+    """A copy that computes in float32 on any machine, whatever it was trained in."""
+
+    def rebuild(layer):
+        return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=rebuild)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
+    """Make the random draws of an epoch depend on nothing but (seed, epoch)."""
+    for number, layer in enumerate(model._flatten_layers()):
+        generator = getattr(layer, "seed_generator", None)
+        if generator is not None:
+            state = np.random.SeedSequence([seed, epoch, number]).generate_state(2)
+            generator.state.assign(state.astype(generator.state.dtype))
+
+
+class _Progress(keras.callbacks.Callback):
+    """A bar within each epoch, and a line after it."""
+
+    def __init__(self, epochs: int):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.bar = tqdm(
+            total=self.params["steps"], desc=f"epoch {epoch + 1}/{self.epochs}", leave=False
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.close()
+        parts = [f"epoch {epoch + 1:>3}/{self.epochs}", f"loss {logs['loss']:.3f}"]
+        for task, output in OUTPUTS.items():
+            accuracy = logs.get(f"val_{output}_accuracy")
+            if accuracy is not None:
+                parts.append(f"{task} {accuracy:.3f}")
+        print("  ".join(parts), flush=True)
+
+
+def train(
+    dataset_name: str = "SAMPLE",
+    epochs: int = 30,
+    out_dir: str | Path | None = None,
+    *,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    backbone: str = "compact",
+    batch_size: int = 64,
+    loss_weights: Mapping[str, float] = PAPER_LOSS_WEIGHTS,
+) -> pd.DataFrame:
+    """Train on a data set's training part, choosing the best epoch on its validation part.
+
+    The whole of notebook 05 in one call: load, separate, batch, augment, compile, fit.
+    Running it again with the same `out_dir` goes on where it stopped.
+
+    Parameters
+    ----------
+    dataset_name
+        One of `fer_helpers.DATASETS`.
+    epochs
+        In total.
+    out_dir
+        Folder for ``model.keras`` and ``history.csv``; ``results/<dataset_name>`` if None.
+    data_dir
+        See `load_data`.
+    seed
+        Of the initial weights, the shuffling, the augmentation and the dropout.
+    backbone, batch_size, loss_weights
+        See `get_model`, `generate_images`, `compile_model`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The history, a row an epoch.
+    """
+    out_dir = Path(out_dir or Path("results") / dataset_name)
+    settings = {
+        "dataset": dataset_name,
+        "seed": seed,
+        "backbone": backbone,
+        "batch_size": batch_size,
+        "loss_weights": dict(loss_weights),
+    }
+    _check_settings(out_dir, settings)
+    (X, y), (X_val, y_val) = load_training_data(dataset_name, data_dir=data_dir)
+    keras.utils.set_random_seed(seed)
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(choose_precision())
+    try:
+        tasks = labelled_tasks(y)
+        model = compile_model(get_model(backbone=backbone), loss_weights, tasks)
+        return fit(
+            model,
+            batches_of(X, y, batch_size, True, seed=seed, augment=augment_images),
+            batches_of(X_val, y_val, 256),
+            epochs,
+            out_dir,
+            monitored_metric(tasks),
+        )
+    finally:
+        keras.config.set_dtype_policy(previous)
+
+
+def _check_settings(out_dir: Path, settings: dict) -> None:
+    """Refuse to go on with a run that was begun with other settings."""
+    path = out_dir / "settings.json"
+    if path.is_file():
+        begun = json.loads(path.read_text())
+        changed = {key: begun.get(key) for key in settings if begun.get(key) != settings[key]}
+        if changed:
+            raise ValueError(
+                f"{out_dir} holds a run begun with {changed}, now asked for with "
+                f"{ {key: settings[key] for key in changed} }: use another folder, or delete this one"
+            )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    _replace(path, lambda part: part.write_text(json.dumps(settings, indent=1)))
