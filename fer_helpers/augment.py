@@ -1,4 +1,4 @@
-"""Augmentation in keras.ops: turn, zoom, shift, mirror, relight and cover faces, on the device."""
+"""Augmentation as a layer of the network: it runs on the device, and only in training."""
 
 import math
 
@@ -9,28 +9,15 @@ from keras import ops
 _DRAWS = 13
 
 
-def augment_images(
-    images,
-    seed: int,
-    *,
-    rotation: float = 10.0,
-    zoom: float = 0.2,
-    shift: float = 0.1,
-    contrast: float = 0.2,
-    brightness: float = 0.1,
-    erase: float = 0.25,
-):
-    """Change each image of a batch at random, without changing what it shows.
+@keras.saving.register_keras_serializable("fer_helpers")
+class RandomFace(keras.layers.Layer):
+    """Turn, zoom, shift, mirror, relight and cover faces, at random, while training.
 
-    A pure function: the same images and seed give the same result, on every call. That
-    is what lets an interrupted training run go on as if nothing had happened.
+    Takes and gives (N, H, W, 1) with values 0 to 255. Outside of training it passes images
+    on as they are. What it draws follows from the state of its `seed_generator` alone.
 
     Parameters
     ----------
-    images
-        (N, H, W, 1), values 0 to 255.
-    seed
-        Integer; another one for each batch.
     rotation
         Greatest angle, in degrees.
     zoom, shift
@@ -40,18 +27,50 @@ def augment_images(
     erase
         Share of the images of which a rectangle is painted over (Zhong et al. 2020).
         Half of all images are mirrored.
-
-    Returns
-    -------
-    tensor
-        float32 (N, H, W, 1), values 0 to 255, of Keras' backend.
     """
-    draws = keras.random.uniform((images.shape[0], _DRAWS), seed=seed)
-    place, light, cover = draws[:, :5], draws[:, 5:7], draws[:, 7:]
-    images = ops.cast(images, "float32")
-    images = _move(images, place, math.radians(rotation), zoom, shift)
-    images = _relight(images, light[:, :, None, None], contrast, brightness)
-    return _cover(images, cover[:, :, None, None], erase)
+
+    def __init__(
+        self,
+        rotation: float = 10.0,
+        zoom: float = 0.15,
+        shift: float = 0.08,
+        contrast: float = 0.2,
+        brightness: float = 0.1,
+        erase: float = 0.25,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.settings = {
+            "rotation": rotation,
+            "zoom": zoom,
+            "shift": shift,
+            "contrast": contrast,
+            "brightness": brightness,
+            "erase": erase,
+        }
+        self.seed_generator = keras.random.SeedGenerator()
+        # TensorFlow's XLA has no kernel for the affine transform.
+        self.supports_jit = keras.backend.backend() != "tensorflow"
+
+    def call(self, images, training=False):
+        if not training:
+            return images
+        settings = self.settings
+        draws = keras.random.uniform((ops.shape(images)[0], _DRAWS), seed=self.seed_generator)
+        place, light, cover = draws[:, :5], draws[:, 5:7], draws[:, 7:]
+        moved = _move(
+            ops.cast(images, "float32"),
+            place,
+            math.radians(settings["rotation"]),
+            settings["zoom"],
+            settings["shift"],
+        )
+        lit = _relight(moved, light[:, :, None, None], settings["contrast"], settings["brightness"])
+        covered = _cover(lit, cover[:, :, None, None], settings["erase"])
+        return ops.cast(covered, self.compute_dtype)
+
+    def get_config(self):
+        return super().get_config() | self.settings
 
 
 def _signed(draw):

@@ -1,6 +1,6 @@
 """Batches: shuffled images with one target a head, ready for ``model.fit``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -11,8 +11,8 @@ from fer_helpers.labels import OUTPUTS, separate_category
 class FaceBatches(keras.utils.PyDataset):
     """Batches of faces and their four targets; see `generate_images`.
 
-    The order and the augmentation of a batch follow from (`seed`, `epoch`, index) alone,
-    so a run that is resumed at an epoch sees the batches it would have seen.
+    The order follows from (`seed`, `epoch`) alone, so a run that is resumed at an epoch
+    sees the batches it would have seen.
     """
 
     def __init__(
@@ -22,24 +22,18 @@ class FaceBatches(keras.utils.PyDataset):
         batch_size: int,
         is_training: bool,
         seed: int,
-        augment: Callable | None,
     ):
         super().__init__()
         self.images, self.targets = images, dict(targets)
         self.batch_size, self.is_training = batch_size, is_training
-        self.seed, self.augment = seed, augment
-        self.epoch = 0
-        self._start_epoch()
-
-    def _start_epoch(self) -> None:
-        n = len(self.images)
-        self._generator = np.random.default_rng([self.seed, self.epoch])
-        self._order = self._generator.permutation(n) if self.is_training else np.arange(n)
+        self.seed = seed
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the batches of `epoch` (counted from 0)."""
-        self.epoch = epoch
-        self._start_epoch()
+        self.epoch, n = epoch, len(self.images)
+        shuffle = np.random.default_rng([self.seed, epoch]).permutation
+        self._order = shuffle(n) if self.is_training else np.arange(n)
 
     def on_epoch_end(self) -> None:
         self.set_epoch(self.epoch + 1)
@@ -54,11 +48,9 @@ class FaceBatches(keras.utils.PyDataset):
         rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         # A memory map is read from front to back.
         rows = np.sort(rows)
-        images = np.asarray(self.images[rows])
-        if self.augment is not None and self.is_training:
-            step_seed = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]
-            images = keras.ops.convert_to_numpy(self.augment(images, int(step_seed)))
-        return images, {name: target[rows] for name, target in self.targets.items()}
+        return np.asarray(self.images[rows]), {
+            name: target[rows] for name, target in self.targets.items()
+        }
 
 
 def generate_images(
@@ -69,9 +61,7 @@ def generate_images(
     ages: np.ndarray,
     batch_size: int = 32,
     is_training: bool = False,
-    *,
     seed: int = 0,
-    augment: Callable | None = None,
 ) -> FaceBatches:
     """Cut a data set into batches for ``model.fit``, ``evaluate`` and ``predict``.
 
@@ -86,12 +76,9 @@ def generate_images(
     batch_size
         Images a batch.
     is_training
-        Shuffle anew each epoch, augment, and leave out the last batch if it is not full.
+        Shuffle anew each epoch, and leave out the last batch if it is not full.
     seed
-        Of the shuffling and the augmentation.
-    augment
-        ``augment(images, seed) -> images``, such as `fer_helpers.augment_images`; used only
-        when `is_training`.
+        Of the shuffling.
 
     Returns
     -------
@@ -112,7 +99,7 @@ def generate_images(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     named = {OUTPUTS[task]: np.asarray(block, np.float32) for task, block in targets.items()}
-    return FaceBatches(X, named, batch_size, is_training, seed, augment)
+    return FaceBatches(X, named, batch_size, is_training, seed)
 
 
 def batches_of(X: np.ndarray, y: np.ndarray, *args, **kwargs) -> FaceBatches:

@@ -74,9 +74,7 @@ def accuracy_table(y: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> pd
             "balanced_accuracy": metrics.recall_score(
                 true, predicted, labels=present, average="macro", zero_division=0
             ),
-            "ece": expected_calibration_error(
-                probabilities[task][labelled(y, task)], true
-            ),
+            "ece": expected_calibration_error(probabilities[task][labelled(y, task)], true),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
 
@@ -167,5 +165,8 @@ def find_copies(images: np.ndarray, among: np.ndarray | None = None) -> np.ndarr
 
 def _digests(images: np.ndarray) -> np.ndarray:
     return np.array(
-        [hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).hexdigest() for image in images]
+        [
+            hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).hexdigest()
+            for image in images
+        ]
     )

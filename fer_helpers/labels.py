@@ -119,7 +119,12 @@ def separate_category(
     y = np.asarray(y)
     if y.ndim != 2 or y.shape[1] != LABEL_WIDTH:
         raise ValueError(f"label rows must have shape (N, {LABEL_WIDTH}), not {y.shape}")
-    return y[:, BLOCKS["age"]], y[:, BLOCKS["emotion"]], y[:, BLOCKS["gender"]], y[:, BLOCKS["race"]]
+    return (
+        y[:, BLOCKS["age"]],
+        y[:, BLOCKS["emotion"]],
+        y[:, BLOCKS["gender"]],
+        y[:, BLOCKS["race"]],
+    )
 
 
 seperate_category = separate_category

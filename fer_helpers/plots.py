@@ -163,9 +163,7 @@ def prediction(
 
 def attention(images: np.ndarray, heats: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
     """Faces, and below each the evidence that `grad_cam` found in it."""
-    figure, grid = plt.subplots(
-        2, len(images), figsize=(1.4 * len(images), 3.4), squeeze=False
-    )
+    figure, grid = plt.subplots(2, len(images), figsize=(1.4 * len(images), 3.4), squeeze=False)
     for (top, bottom), image, heat, title in zip(grid.T, images, heats, titles, strict=True):
         _show_face(top, image, title)
         _show_face(bottom, image)

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from fer_helpers.datasets.files import IMAGE_SUFFIXES, decode, fit
-from fer_helpers.labels import OUTPUTS, TASKS
+from fer_helpers.labels import TASKS
 from fer_helpers.model import IMAGE_SIZE
 
 # Where the eyes and the corners of the mouth lie in the training data, as shares of the

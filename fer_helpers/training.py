@@ -10,11 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
-from fer_helpers.augment import augment_images
 from fer_helpers.batches import FaceBatches, batches_of
-from fer_helpers.datasets import load_training_data
+from fer_helpers.datasets import read_dataset
 from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS
 from fer_helpers.losses import MaskedAccuracy, MaskedCrossentropy
 from fer_helpers.model import get_model
@@ -32,7 +32,11 @@ def choose_precision() -> str:
     capability = _gpu_capability()
     if capability is not None:
         return (
-            "mixed_bfloat16" if capability >= 8 else "mixed_float16" if capability >= 7 else "float32"
+            "mixed_bfloat16"
+            if capability >= 8
+            else "mixed_float16"
+            if capability >= 7
+            else "float32"
         )
     try:
         flags = Path("/proc/cpuinfo").read_text()
@@ -88,7 +92,7 @@ def compile_model(
     tasks
         Those whose accuracy is reported: the ones that the data have labels for.
     optimizer
-        Adam with a learning rate of 1e-3 and gradients clipped to norm 1 if None.
+        Adam with a learning rate of 1e-3 if None.
     label_smoothing
         See `MaskedCrossentropy`.
 
@@ -111,7 +115,7 @@ def compile_model(
     if not any(loss_weights.values()):
         raise ValueError("all loss weights are 0: nothing would be trained")
     model.compile(
-        optimizer=optimizer or keras.optimizers.Adam(1e-3, clipnorm=1.0),
+        optimizer=optimizer or keras.optimizers.Adam(1e-3),
         # By name: a list would go by position, and would be wrong without a word if the
         # outputs were ever ordered differently.
         loss={OUTPUTS[task]: MaskedCrossentropy(label_smoothing) for task in TASKS},
@@ -122,6 +126,30 @@ def compile_model(
         },
     )
     return model
+
+
+def load_training_data(
+    dataset_name: str, data_dir: str | Path | None = None
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """The data to learn from, and those to choose the best epoch by: never a test part.
+
+    A data set without a validation part of its own (RAF-DB) gives up a tenth of its
+    training part, always the same faces.
+
+    Returns
+    -------
+    tuple
+        ``(X, y), (X_validation, y_validation)``, as `load_data` gives them.
+    """
+    train = read_dataset(dataset_name, "train", data_dir=data_dir)
+    if dataset_name != "RAFDB":
+        validation = read_dataset(dataset_name, "validation", data_dir=data_dir)
+        return (train.images, train.labels), (validation.images, validation.labels)
+    kept, chosen = train_test_split(np.arange(len(train)), test_size=0.1, random_state=0)
+    return (
+        (train.images[kept], train.labels[kept]),
+        (train.images[chosen], train.labels[chosen]),
+    )
 
 
 def labelled_tasks(y: np.ndarray) -> tuple[str, ...]:
@@ -262,7 +290,7 @@ class _Run(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.train_batches.set_epoch(epoch)
-        _seed_dropout(self.model, self.train_batches.seed, epoch)
+        _seed_layers(self.model, self.train_batches.seed, epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()}
@@ -302,7 +330,7 @@ def _in_float32(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
+def _seed_layers(model: keras.Model, seed: int, epoch: int) -> None:
     """Make the random draws of an epoch depend on nothing but (seed, epoch)."""
     for number, layer in enumerate(model._flatten_layers()):
         generator = getattr(layer, "seed_generator", None)
@@ -390,7 +418,7 @@ def train(
         model = compile_model(get_model(backbone=backbone), loss_weights, tasks)
         return fit(
             model,
-            batches_of(X, y, batch_size, True, seed=seed, augment=augment_images),
+            batches_of(X, y, batch_size, True, seed=seed),
             batches_of(X_val, y_val, 256),
             epochs,
             out_dir,
@@ -409,7 +437,8 @@ def _check_settings(out_dir: Path, settings: dict) -> None:
         if changed:
             raise ValueError(
                 f"{out_dir} holds a run begun with {changed}, now asked for with "
-                f"{ {key: settings[key] for key in changed} }: use another folder, or delete this one"
+                f"{ {key: settings[key] for key in changed} }: use another folder, "
+                "or delete this one"
             )
     out_dir.mkdir(parents=True, exist_ok=True)
     _replace(path, lambda part: part.write_text(json.dumps(settings, indent=1)))

@@ -25,9 +25,7 @@ from fer_helpers.datasets.files import (
 from fer_helpers.labels import TASKS, encode_labels
 
 NAME = "FER"
-TERMS = (
-    "Kaggle's competition rules: for research and teaching, images not to be passed on."
-)
+TERMS = "Kaggle's competition rules: for research and teaching, images not to be passed on."
 HOW_TO_GET = (
     "kaggle competitions download -c "
     "challenges-in-representation-learning-facial-expression-recognition-challenge "
@@ -113,13 +111,9 @@ def _rows(source: Source, name: str) -> Iterator[list[str]]:
     csv.field_size_limit(1 << 20)
     try:
         with source.open(name) as stream:
-            yield from csv.reader(
-                io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="")
-            )
+            yield from csv.reader(io.TextIOWrapper(stream, "utf-8-sig", "replace", newline=""))
     except (csv.Error, *READ_ERRORS) as error:
-        raise ValueError(
-            f"{source.folder / name} cannot be read to its end ({error})"
-        ) from None
+        raise ValueError(f"{source.folder / name} cannot be read to its end ({error})") from None
 
 
 def _header(source: Source, name: str) -> list[str]:
@@ -140,18 +134,14 @@ def parse_pixels(text: str) -> np.ndarray:
     length = last - before
     # A number is read from its last three digits, as far as it has that many.
     pixels = (
-        value[last]
-        + 10 * value[last - 1] * (length > 1)
-        + 100 * value[last - 2] * (length > 2)
+        value[last] + 10 * value[last - 1] * (length > 1) + 100 * value[last - 2] * (length > 2)
     )
     if (length > 3).any() or (pixels > 255).any():
         raise ValueError("a pixel is above 255")
     return pixels.astype(np.uint8).reshape(SIDE, SIDE)
 
 
-def _read_row(
-    row: list[str], columns: list[str], image_size: int
-) -> tuple[np.ndarray, str, int]:
+def _read_row(row: list[str], columns: list[str], image_size: int) -> tuple[np.ndarray, str, int]:
     """Image, part and emotion of one row. ValueError says what is wrong."""
     if len(row) != len(columns):
         raise ValueError(f"{len(row)} fields, not {len(columns)}")
@@ -172,7 +162,7 @@ def _read_csv(source: Source, name: str, image_size: int) -> Faces:
     paths: list[str] = []
     skipped: Skipped = []
     for line, row in enumerate(
-        tqdm(rows, desc=NAME, unit=" rows", delay=2, leave=False), start=2
+        tqdm(rows, desc=NAME, unit=" rows", delay=2, mininterval=0.5, leave=False), start=2
     ):
         path = f"{name}:{line}"
         if not row:
@@ -184,9 +174,7 @@ def _read_csv(source: Source, name: str, image_size: int) -> Faces:
             skipped.append((path, str(error)))
     if not found:
         first = "; first " + ": ".join(skipped[0]) if skipped else ""
-        raise ValueError(
-            f"{source.folder / name}: no row of {len(skipped)} can be used{first}"
-        )
+        raise ValueError(f"{source.folder / name}: no row of {len(skipped)} can be used{first}")
     images, parts, emotions = zip(*found, strict=True)
     order = np.argsort([PARTS.index(part) for part in parts], kind="stable")
     return Faces(
@@ -229,12 +217,13 @@ def _read_images(source: Source, names: list[str], image_size: int) -> Faces:
             PurePosixPath(name).name,
         )
         faces.setdefault(key, name)
+    if not faces:
+        name, reason = skipped[0]
+        raise ValueError(f"{source.folder}: no image of {len(names)} is usable; {name} is {reason}")
     if repeated := len(names) - len(skipped) - len(faces):
         notes.append(f"{NAME}: {repeated} files are there twice, one copy is read")
     if unnamed:
-        said = ", ".join(
-            f"{name} = {FOLDER_PARTS[name.lower()]}" for name in sorted(unnamed)
-        )
+        said = ", ".join(f"{name} = {FOLDER_PARTS[name.lower()]}" for name in sorted(unnamed))
         notes.append(
             f"{NAME}: file names lack Training_, PublicTest_ or PrivateTest_, so the folder "
             f"says the part ({said}); these may not be the official parts"

@@ -1,5 +1,6 @@
 """What every reader shares: faces, folders and zips, decoding in parallel, and the cache."""
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -35,9 +36,7 @@ ARCHIVE_SUFFIXES = (
 MAX_BYTES = 64 << 20  # no face photo is larger; a zip entry that says so is not read
 MAX_INNER_BYTES = 4 << 30
 CHUNK = 128  # images that travel together to a worker process
-SERIAL_BELOW = (
-    4  # chunks; starting the workers costs about what decoding four of them does
-)
+SERIAL_BELOW = 4  # chunks; starting the workers costs about what decoding four of them does
 
 # What reading a file can raise: a lost disk, a zip's bad checksum, its password or method.
 READ_ERRORS = (
@@ -87,8 +86,7 @@ class Faces:
 
     def __post_init__(self) -> None:
         lengths = {
-            name: len(getattr(self, name))
-            for name in ("images", "labels", "paths", "parts")
+            name: len(getattr(self, name)) for name in ("images", "labels", "paths", "parts")
         }
         if len(set(lengths.values())) != 1:
             raise ValueError(f"a data set's arrays differ in length: {lengths}")
@@ -116,9 +114,7 @@ def data_folder(data_dir: str | Path | None = None) -> Path:
         return Path(data_dir).expanduser().absolute()
     here = Path.cwd()
     for folder in (here, *here.parents):
-        beside = any(
-            (folder / name).exists() for name in ("pyproject.toml", "README.md")
-        )
+        beside = any((folder / name).exists() for name in ("pyproject.toml", "README.md"))
         if beside and (folder / "data").is_dir():
             return folder / "data"
     return here / "data"
@@ -153,7 +149,7 @@ class Source:
     """The files of a folder, those in zips too: a zip reads like a folder of its name.
 
     Nothing is unpacked onto the disk. Names have ``/`` on every system, and are sorted,
-    unpacked files first.
+    unpacked files first. Use it in a ``with``, which closes the zips.
 
     Parameters
     ----------
@@ -167,30 +163,29 @@ class Source:
         self.folder, self.inner = folder, inner
         self.files = dict(sorted(walk(folder))) if folder.is_dir() else {}
         self._packed: dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]] = {}
+        self._streams = contextlib.ExitStack()
+
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._streams.close()
 
     @property
     def fingerprint(self) -> str:
         """Changes when a file is added, removed, renamed, or written to."""
-        state = [
-            (name, status.st_size, status.st_mtime_ns)
-            for name, status in self.files.items()
-        ]
-        return hashlib.sha256(repr(state).encode("utf-8", "surrogatepass")).hexdigest()[
-            :16
-        ]
+        state = [(name, status.st_size, status.st_mtime_ns) for name, status in self.files.items()]
+        return hashlib.sha256(repr(state).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     @functools.cached_property
     def names(self) -> list[str]:
         """Every file's name. ValueError names a zip that is broken."""
         zips = [name for name in self.files if name.lower().endswith(".zip")]
-        packed = (
-            self._list_zip(name, (self.folder / name).open("rb")) for name in zips
-        )
-        return [name for name in self.files if name not in zips] + sorted(
-            itertools.chain(*packed)
-        )
+        packed = (self._list_zip(name, (self.folder / name).open("rb")) for name in zips)
+        return [name for name in self.files if name not in zips] + sorted(itertools.chain(*packed))
 
     def _list_zip(self, name: str, stream: IO[bytes]) -> list[str]:
+        self._streams.enter_context(stream)
         try:
             archive = zipfile.ZipFile(stream)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
@@ -214,9 +209,7 @@ class Source:
     def _spool(self, name: str, size: int) -> IO[bytes]:
         """A zip in a zip, in memory, or from 256 MB in a nameless temporary file."""
         if size > MAX_INNER_BYTES:
-            raise ValueError(
-                f"{self.folder / name} holds {size} bytes: unpack it by hand"
-            )
+            raise ValueError(f"{self.folder / name} holds {size} bytes: unpack it by hand")
         copy = tempfile.SpooledTemporaryFile(max_size=256 << 20)  # noqa: SIM115
         try:
             with self.open(name) as stream:
@@ -227,11 +220,7 @@ class Source:
 
     def size(self, name: str) -> int:
         """Bytes in a file, once unpacked."""
-        return (
-            self._packed[name][1].file_size
-            if name in self._packed
-            else self.files[name].st_size
-        )
+        return self._packed[name][1].file_size if name in self._packed else self.files[name].st_size
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file for reading its bytes."""
@@ -263,7 +252,7 @@ def in_parallel(
     else:
         parallel = Parallel(n_jobs=-1, return_as="generator", batch_size=1)
         results = parallel(delayed(function)(*job) for job in jobs)
-    return iter(tqdm(results, desc=label, total=total, delay=2, leave=False))
+    return iter(tqdm(results, desc=label, total=total, delay=2, mininterval=0.5, leave=False))
 
 
 def fit(image: Image.Image, image_size: int, box: Box | None = None) -> np.ndarray:
@@ -278,9 +267,7 @@ def fit(image: Image.Image, image_size: int, box: Box | None = None) -> np.ndarr
     width, height = image.size
     if box:
         left, top, right, bottom = np.array(box) * (width, height, width, height)
-        over = np.ceil(
-            np.maximum(0, (-left, -top, right - width, bottom - height))
-        ).astype(int)
+        over = np.ceil(np.maximum(0, (-left, -top, right - width, bottom - height))).astype(int)
         if over.any():
             pad = ((over[1], over[3]), (over[0], over[2]))
             image = Image.fromarray(np.pad(np.asarray(image), pad, mode="symmetric"))
@@ -289,9 +276,7 @@ def fit(image: Image.Image, image_size: int, box: Box | None = None) -> np.ndarr
     return np.asarray(image.resize(side, Image.Resampling.BILINEAR, box=box))[..., None]
 
 
-def _decode(
-    batch: list[bytes | str], image_size: int, box: Box | None
-) -> list[np.ndarray | str]:
+def decode(batch: list[bytes | str], image_size: int, box: Box | None) -> list[np.ndarray | str]:
     """One image, or the reason why there is none, for each file's bytes or reason."""
     results = []
     with warnings.catch_warnings():
@@ -303,7 +288,7 @@ def _decode(
                         data = fit(image, image_size, box)
                 except Image.UnidentifiedImageError:
                     data = "not an image" if data else "an empty file"
-                except Exception as error:  # noqa: BLE001 - Pillow raises many kinds
+                except Exception as error:
                     data = str(error) or type(error).__name__
             results.append(data)
     return results
@@ -350,7 +335,7 @@ def decode_images(
 
     batches = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
     jobs = (([read(name) for name in batch], image_size, box) for batch in batches)
-    results = in_parallel(_decode, jobs, len(batches), label, SERIAL_BELOW)
+    results = in_parallel(decode, jobs, len(batches), label, SERIAL_BELOW)
     images = np.empty((len(names), image_size, image_size, 1), dtype=np.uint8)
     kept, skipped = [], []
     for place, result in enumerate(itertools.chain.from_iterable(results)):
@@ -360,10 +345,8 @@ def decode_images(
             images[len(kept)] = result
             kept.append(place)
     if not kept:
-        name, reason = skipped[0] if skipped else ("", "there are none")
-        raise ValueError(
-            f"{source.folder}: none of {len(names)} images could be read; first {name}: {reason}"
-        )
+        first = "; first " + ": ".join(skipped[0]) if skipped else ""
+        raise ValueError(f"{source.folder}: none of {len(names)} images could be read{first}")
     return images[: len(kept)], np.array(kept), skipped
 
 
@@ -405,13 +388,11 @@ def _load(folder: Path) -> Faces | None:
             skipped=list(table("skipped").itertuples(index=False, name=None)),
             notes=table("notes")["note"].tolist(),
         )
-    except (OSError, ValueError, KeyError):
+    except (KeyError, *READ_ERRORS):
         return None
 
 
-def cached(
-    folder: Path, name: str, fingerprint: str, build: Callable[[Callable], Faces]
-) -> Faces:
+def cached(folder: Path, name: str, fingerprint: str, build: Callable[[Callable], Faces]) -> Faces:
     """Faces from the cache, or built and put there.
 
     Written beside and moved into place whole, so that two processes may build the same
@@ -436,7 +417,7 @@ def cached(
         scratch.mkdir(parents=True)
     except OSError as error:
         note(
-            f"{name}: read without a cache, as {place.parent} cannot be written ({error})"
+            f"{name}: read without a cache, as {place.parent} cannot be written ({error.strerror})"
         )
         return build(functools.partial(np.empty, dtype=np.uint8))
     try:
@@ -445,7 +426,7 @@ def cached(
             _save(faces, scratch)
         except OSError as error:
             note(
-                f"{name}: read without a cache, as {place.parent} cannot be written ({error})"
+                f"{name}: read without a cache, as {place.parent} cannot be written ({error.strerror})"
             )
             if isinstance(faces.images, np.memmap):
                 faces.images = np.array(faces.images)
@@ -456,9 +437,7 @@ def cached(
         shutil.rmtree(scratch, ignore_errors=True)
     _remove_stale(place, name)
     if (faces := _load(place)) is None:
-        raise OSError(
-            f"{place} was written but cannot be read back: remove it and try again"
-        )
+        raise OSError(f"{place} was written but cannot be read back: remove it and try again")
     return faces
 
 
@@ -466,9 +445,7 @@ def _on_disk(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """An empty uint8 array on disk. OSError where it does not fit: to run out later is fatal."""
     free = shutil.disk_usage(path.parent).free
     if np.prod(shape, dtype=np.int64) > free:
-        raise OSError(
-            f"{path.parent} has {free} bytes free, too few for images {shape}"
-        )
+        raise OSError(f"{path.parent} has {free} bytes free, too few for images {shape}")
     return np.lib.format.open_memmap(path, "w+", np.uint8, shape)
 
 
@@ -479,9 +456,7 @@ def _move(scratch: Path, place: Path) -> None:
         except OSError:
             if _load(place) is not None:
                 return None  # another process was first
-            shutil.rmtree(
-                place, ignore_errors=True
-            )  # half a cache: someone deleted from it
+            shutil.rmtree(place, ignore_errors=True)  # half a cache: someone deleted from it
     return None
 
 

@@ -27,9 +27,7 @@ READERS: dict[str, ModuleType] = {
 SPLITS = ("all", "train", "validation", "test")
 FER_SPLITS = dict(zip(SPLITS[1:], fer2013.PARTS, strict=True))
 SAMPLE_SIZE = 4800
-SERIAL_BLOCKS = (
-    24  # drawn here; more go to worker processes, which take a second to start
-)
+SERIAL_BLOCKS = 24  # drawn here; more go to worker processes, which take a second to start
 
 
 def read_dataset(
@@ -71,31 +69,21 @@ def read_dataset(
     """
     reader = READERS[check_dataset(name)]
     part = _part(name, split)
-    if (
-        isinstance(image_size, bool)
-        or int(image_size) != image_size
-        or not 8 <= image_size <= 1024
-    ):
-        raise ValueError(
-            f"image_size must be a whole number from 8 to 1024, not {image_size!r}"
-        )
+    if isinstance(image_size, bool) or int(image_size) != image_size or not 8 <= image_size <= 1024:
+        raise ValueError(f"image_size must be a whole number from 8 to 1024, not {image_size!r}")
     image_size = int(image_size)
     folder = data_folder(data_dir)
     if name == "SAMPLE":
         faces = _read_sample(folder, image_size, SAMPLE_SIZE if n is None else n, seed)
     elif n is not None:
-        raise ValueError(
-            f"n={n} is for SAMPLE only: {name} is read whole; take X[:n], y[:n]"
-        )
+        raise ValueError(f"n={n} is for SAMPLE only: {name} is read whole; take X[:n], y[:n]")
     else:
         faces = _read_files(reader, folder, image_size)
     absent = [known for known in reader.PARTS if known not in faces.parts]
     _report(name, faces, absent)
     if part in absent:
         there = ", ".join(sorted(set(faces.parts)))
-        raise ValueError(
-            f"{folder / name} has no {part} (split {split!r}); it has {there}"
-        )
+        raise ValueError(f"{folder / name} has no {part} (split {split!r}); it has {there}")
     return faces if part is None else _select(faces, faces.parts == part)
 
 
@@ -139,9 +127,7 @@ def find_datasets(data_dir: str | Path | None = None) -> pd.DataFrame:
     folder = data_folder(data_dir)
     rows = []
     for name, reader in READERS.items():
-        found = name == "SAMPLE" or any(
-            _wanted(path) for path, _ in _walk(folder / name)
-        )
+        found = name == "SAMPLE" or any(_wanted(path) for path, _ in _walk(folder / name))
         if name == "SAMPLE":
             where = "drawn by code"
         elif found:
@@ -169,9 +155,7 @@ def _part(name: str, split: str) -> str | None:
         return split
     if split not in own:
         known = dict.fromkeys(("all", *own, *own.values()))
-        raise ValueError(
-            f"{name} has no split {split!r}: choose one of {', '.join(known)}"
-        )
+        raise ValueError(f"{name} has no split {split!r}: choose one of {', '.join(known)}")
     return own[split]
 
 
@@ -192,7 +176,8 @@ def _read_files(reader: ModuleType, folder: Path, image_size: int) -> Faces:
 
     def build(_: Callable) -> Faces:
         try:
-            return reader.read(source, image_size)
+            with source:
+                return reader.read(source, image_size)
         except FileNotFoundError as error:
             raise FileNotFoundError(str(error) or missing) from None
 
@@ -201,16 +186,10 @@ def _read_files(reader: ModuleType, folder: Path, image_size: int) -> Faces:
 
 
 def _missing(reader: ModuleType, source: Source) -> str:
-    there = (
-        f"holds {len(source.files)} files, none of these"
-        if source.files
-        else "is empty"
-    )
+    there = f"holds {len(source.files)} files, none of these" if source.files else "is empty"
     if not source.folder.is_dir():
         there = "is not there"
-    archives = [
-        name for name in source.files if name.lower().endswith(files.ARCHIVE_SUFFIXES)
-    ]
+    archives = [name for name in source.files if name.lower().endswith(files.ARCHIVE_SUFFIXES)]
     unpack = f" Unpack {archives[0]} first." if archives else ""
     return (
         f"{reader.NAME}: {source.folder} {there}. Expected: {reader.EXPECTED}.{unpack} "
@@ -248,9 +227,7 @@ def _draw_sample(image_size: int, n: int, seed: int, empty: Callable) -> Faces:
 def _read_sample(folder: Path, image_size: int, n: int, seed: int) -> Faces:
     for name, value, least in (("n", n, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or int(value) != value or value < least:
-            raise ValueError(
-                f"{name} must be a whole number from {least}, not {value!r}"
-            )
+            raise ValueError(f"{name} must be a whole number from {least}, not {value!r}")
     n, seed = int(n), int(seed)
     key = _fingerprint(_code_version(sample))
     build = functools.partial(_draw_sample, image_size, n, seed)

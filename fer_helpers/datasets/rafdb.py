@@ -33,7 +33,7 @@ PARTS = ("train", "test")
 INNER = ("aligned.zip", "manual.zip")
 
 ATTRIBUTES = ("gender", "race", "age")
-_LABEL_FILE = re.compile(r"list_part?ition_label\.txt")
+_LABEL_FILE = re.compile(r"list_par?tition_label\.txt")
 _IMAGE = re.compile(r"((?:train|test)_\d+)_aligned")
 _ATTRIBUTE_FILE = re.compile(r"((?:train|test)_\d+)_manu_attri\.txt")
 _COMPOUND_STEM = re.compile(r"train_\d{4}")
@@ -64,9 +64,7 @@ def read(source: Source, image_size: int) -> Faces:
         The compound part, an unknown class folder, or nothing readable.
     """
     pictures = _by_stem(_IMAGE, source.names, IMAGE_SUFFIXES)
-    lists = [
-        name for name in source.names if _LABEL_FILE.fullmatch(PurePosixPath(name).name)
-    ]
+    lists = [name for name in source.names if _LABEL_FILE.fullmatch(PurePosixPath(name).name)]
     if lists:
         emotions, skipped = _listed_emotions(source, lists[0])
         if not pictures:
@@ -83,16 +81,14 @@ def read(source: Source, image_size: int) -> Faces:
         (stem for stem in emotions if stem in pictures),
         key=lambda stem: (not stem.startswith("train"), stem),
     )
+    if not stems:
+        raise ValueError(f"{source.folder / lists[0]}: no line names one of the aligned images")
     notes = []
     if unlisted := set(pictures) - set(emotions):
-        notes.append(
-            f"{NAME}: {len(unlisted)} images are not in the label list, not read"
-        )
+        notes.append(f"{NAME}: {len(unlisted)} images are not in the label list, not read")
     files = _by_stem(_ATTRIBUTE_FILE, source.names)
     if not files:
-        notes.append(
-            f"{NAME}: no Annotation/manual(.zip), so no labels of gender, race and age"
-        )
+        notes.append(f"{NAME}: no Annotation/manual(.zip), so no labels of gender, race and age")
     attributes, bad_attributes = _attributes(source, stems, files)
     paths = np.array([pictures[stem] for stem in stems], dtype=str)
     images, kept, bad = decode_images(source, paths, image_size, label=NAME)
@@ -124,9 +120,7 @@ def _by_stem(
 
 def _emotion(stem: str, label: str, where: str) -> int:
     """Class index of RAF-DB's label 1 to 7. ValueError where it is something else."""
-    if _COMPOUND_STEM.fullmatch(stem) or (
-        label.isdecimal() and int(label) > len(TASKS["emotion"])
-    ):
+    if _COMPOUND_STEM.fullmatch(stem) or (label.isdecimal() and int(label) > len(TASKS["emotion"])):
         raise ValueError(
             f"{where}: {stem} {label} is of RAF-DB's compound part (11 or more classes); the "
             "basic part has labels 1 to 7 and train_00001.jpg to train_12271.jpg: use 'basic'"
@@ -145,9 +139,7 @@ def _listed_emotions(source: Source, name: str) -> tuple[dict[str, int], Skipped
     for number, line in enumerate(lines, start=1):
         match = re.fullmatch(r"\s*((?:train|test)_\d+)\.\w+\s+(\S+)\s*", line)
         if match and match[2].isdecimal() and int(match[2]) > 0:
-            emotions[match[1]] = _emotion(
-                match[1], match[2], f"{source.folder / name}:{number}"
-            )
+            emotions[match[1]] = _emotion(match[1], match[2], f"{source.folder / name}:{number}")
         elif line.strip():
             skipped.append(
                 (
@@ -162,7 +154,11 @@ def _listed_emotions(source: Source, name: str) -> tuple[dict[str, int], Skipped
 
 def _folder_emotions(source: Source, pictures: dict[str, str]) -> dict[str, int]:
     return {
-        stem: _emotion(stem, PurePosixPath(name).parent.name, f"class folder of {name}")
+        stem: _emotion(
+            stem,
+            PurePosixPath(name).parent.name,
+            f"{name} (by its folder, without EmoLabel)",
+        )
         for stem, name in pictures.items()
     }
 
@@ -175,9 +171,7 @@ def parse_attributes(text: str) -> tuple[int, ...]:
         raise ValueError(f"{len(lines)} lines, not {LANDMARKS + len(ATTRIBUTES)}")
     for task, value in zip(ATTRIBUTES, lines[LANDMARKS:], strict=True):
         if not value.isdecimal() or int(value) >= len(TASKS[task]):
-            raise ValueError(
-                f"{task} {value[:20]!r} is not 0 to {len(TASKS[task]) - 1}"
-            )
+            raise ValueError(f"{task} {value[:20]!r} is not 0 to {len(TASKS[task]) - 1}")
     return tuple(map(int, lines[LANDMARKS:]))
 
 
@@ -191,9 +185,7 @@ def _attributes(
         try:
             if stem not in files:
                 raise ValueError("no annotation")
-            attributes[row] = parse_attributes(
-                source.read(files[stem]).decode("ascii", "replace")
-            )
+            attributes[row] = parse_attributes(source.read(files[stem]).decode("ascii", "replace"))
         except READ_ERRORS as error:  # the face keeps its emotion
             path = files.get(stem, stem)
             skipped.append((path, f"{error}: read without gender, race and age"))

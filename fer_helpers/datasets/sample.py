@@ -16,7 +16,7 @@ the last bit, so the same seed should give the same bytes on any machine; a buil
 that fuses multiply and add could shift single grey levels.
 """
 
-from collections.abc import Iterator
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -99,8 +99,8 @@ TRAITS: dict[str, Trait] = {
     # pose
     "scale": Trait(0.98, 0.035),
     "roll": Trait(0.0, 0.07),
-    "shift_x": Trait(0.0, 0.035),
-    "shift_y": Trait(0.03, 0.04),
+    "shift_x": Trait(0.0, 0.055),
+    "shift_y": Trait(0.03, 0.055),
     "yaw": Trait(0.0, 0.06),
     "pitch": Trait(0.0, 0.03),
     "skew": Trait(0.0, 0.15),
@@ -118,7 +118,7 @@ TRAITS: dict[str, Trait] = {
     "jaw": Trait(0.26, 0.09, 0.17, young=-0.10),
     "chin": Trait(0.90, 0.025, 0.02, young=-0.08),
     "cheeks": Trait(0.02, 0.012, young=0.06, old=-0.01),
-    "skin": Trait(0.62, 0.055, race=(0.12, -0.16, 0.03), young=0.02),
+    "skin": Trait(0.62, 0.055, race=(0.11, -0.13, 0.02), young=0.02),
     "wrinkles": Trait(0.02, 0.05, young=-0.10, old=1.10),
     # hair
     "hair": Trait(0.25, 0.07, race=(0.13, -0.08, -0.10), old=0.55),
@@ -286,14 +286,15 @@ def plain_face(**changes: float) -> np.ndarray:
     A smile growing: ``[render(plain_face(AU12=level), 96) for level in (0, 0.5, 1)]``
     """
     face = np.zeros(1, dtype=PARAMETERS)
+    columns = {f"AU{unit}": column for unit, column in UNIT_COLUMNS.items()}
     face["emotion"] = TASKS["emotion"].index("neutral")
     face["age"], face["years"] = 2, 30
     still = {"blur": 0.0, "grain": 0.0, "shift_y": 0.0, "skew": 0.0, "light_x": -0.3}
     for name, value in ({t: trait.mean for t, trait in TRAITS.items()} | still | changes).items():
         if name in TRAITS:
             face[name] = value
-        elif name.startswith("AU") and int(name[2:] or 0) in action_units:
-            face["units"][:, UNIT_COLUMNS[int(name[2:])]] = value
+        elif name in columns:
+            face["units"][:, columns[name]] = value
         else:
             raise ValueError(f"{name!r} is neither a trait nor an action unit such as 'AU12'")
     return face
@@ -421,6 +422,16 @@ class _Easel:
         pixel = np.float32(2 / image_size)
         self.soft = np.sqrt(pixel * pixel + f["blur"] * f["blur"]) / f["scale"]
 
+    def rows(self, top: float, bottom: float) -> tuple["_Easel", slice]:
+        """The rows of the picture that hold features between two heights, and their easel."""
+        band = (self.v > top) & (self.v < bottom) & (self.w < 0.75)
+        rows = np.flatnonzero(band.any(axis=(0, 2)))
+        rows = slice(rows[0], rows[-1] + 1) if len(rows) else slice(0, 0)
+        part = copy.copy(self)
+        for name in ("x", "y", "u", "v", "w", "side"):
+            setattr(part, name, getattr(self, name)[:, rows])
+        return part, rows
+
     def head_distance(self) -> np.ndarray:
         """Distance to the outline: half an ellipse above, a rounder or squarer jaw below."""
         f = self.f
@@ -507,56 +518,62 @@ def _light(e: _Easel, height: np.ndarray) -> np.ndarray:
     return f["ambient"] + (1.02 - f["ambient"]) * facing / length
 
 
-def _paint_folds(e: _Easel, image: np.ndarray) -> None:
-    """Wrinkles: of the action units that crease the skin, and of age."""
+def _crease(e: _Easel, image: np.ndarray, distance, depth, half_width) -> None:
+    """Darken a line of the skin, in place; depth 0 leaves it as it is."""
+    image *= 1 - np.clip(depth, 0, 0.75) * _stroke(distance, half_width, e.soft)
+
+
+def _paint_upper_folds(e: _Easel, image: np.ndarray, skin: np.ndarray) -> None:
+    """Wrinkles of forehead, brows, nose and eyes: of action units, and of age."""
     f, au, at, w, v = e.f, e.au, e.at, e.w, e.v
     age = np.clip(f["wrinkles"], 0, 1)
     fine = 0.006 + 0.012 * age
 
-    def crease(distance, depth, half_width=fine):
-        image.__imul__(1 - np.clip(depth, 0, 0.75) * _stroke(distance, half_width, e.soft))
-
-    def line(x0, y0, x1, y1, depth, half_width=fine):
-        crease(_segment(w, v, x0, y0, x1, y1), depth, half_width)
+    def line(x0, y0, x1, y1, depth, half_width):
+        _crease(e, image, _segment(w, v, x0, y0, x1, y1), depth, half_width)
 
     # Forehead: across the middle for AU1, over the outer brows for AU2.
     brow = at["brow_middle_y"] + f["brow_thickness"]
-    middle = np.clip(1 - w / 0.30, 0, 1)
-    depth = 0.55 * age * np.clip(1.5 - 3 * w, 0, 1) + 0.9 * np.maximum(
-        au[1] * middle, au[2] * np.clip(2.2 - 4 * w, 0, 1)
-    )
+    middle, outer = np.clip(1 - w / 0.30, 0, 1), np.clip(2.2 - 4 * w, 0, 1)
+    depth = 0.90 * np.maximum(au[1] * middle, au[2] * outer)
+    depth = depth + 0.55 * age * np.clip(1.5 - 3 * w, 0, 1)
     for rise in (0.10, 0.19):
-        crease(v - brow + rise + 0.25 * w * w, depth, 0.010)
-    eye = f["eye_y"]
+        _crease(e, image, v - brow + rise + 0.25 * w * w, depth, 0.010)
     # Between the brows (AU4), across the bridge of the nose (AU9).
-    inner = at["brow_inner_y"]
+    eye, inner = f["eye_y"], at["brow_inner_y"]
     line(0.050, inner - 0.05, 0.036, inner + 0.08, 0.70 * au[4] + 0.20 * age, 0.012)
     bridge = np.clip(2.4 - 20 * w, 0, 1) * au[9]
     for drop in (-0.01, 0.055, 0.12):
-        crease(v - eye - drop - 1.6 * w * w, 0.80 * bridge, 0.013)
+        _crease(e, image, v - eye - drop - 1.6 * w * w, 0.80 * bridge, 0.013)
     line(0.075, eye + 0.13, 0.145, eye + 0.08, 0.60 * au[9], 0.012)
     # Crow's feet and the fold under the eye (AU6); age has them too.
     corner = f["eye_x"] + f["eye_width"] + 0.035
     feet = (0.60 * au[6] + 0.40 * age) * np.clip(1.3 - 9 * (w - corner), 0, 1)
     for rise in (-0.07, 0.0, 0.07):
-        line(corner, eye + 0.3 * rise, corner + 0.12, eye + rise, feet, 0.009)
+        line(corner, eye + 0.3 * rise, corner + 0.12, eye + rise, feet, 0.5 * (fine + 0.009))
     bag = eye + at["lid_lower"] + 0.045 - 0.35 * (w - f["eye_x"]) ** 2 / f["eye_width"]
     under = (0.50 * au[6] + 0.45 * au[7] + 0.40 * age) * _bump(w, v, f["eye_x"], eye, 0.2, 0.4)
-    crease(v - bag, under, 0.012)
+    _crease(e, image, v - bag, under, 0.012)
+
+
+def _paint_lower_folds(e: _Easel, image: np.ndarray, skin: np.ndarray) -> None:
+    """Folds beside nose and mouth: of action units, and of age."""
+    f, au, at, w, v = e.f, e.au, e.at, e.w, e.v
+    age = np.clip(f["wrinkles"], 0, 1)
     # An arc from the nose to beside the mouth, deepest with AU9 and AU12.
     top, end = at["nostril_y"] - 0.05, at["corner_y"] + 0.02
-    t = (v - top) / (end - top)
+    t = np.clip((v - top) / (end - top), -0.5, 1.5)
     start, stop = f["nose_width"] + 0.035, at["mouth_width"] + 0.065
     arc = start + (stop - start) * t * (1.5 - 0.5 * t)
     fold = 0.08 + 0.45 * au[12] + 0.60 * au[9] + 0.20 * au[15] + 0.35 * age
-    crease((w - arc) * 0.85, fold * np.clip(2 - np.abs(4 * t - 2), 0, 1), 0.016)
+    _crease(e, image, (w - arc) * 0.85, fold * np.clip(2 - np.abs(4 * t - 2), 0, 1), 0.016)
     # Below the corners that AU15 pulls down.
     x, y = at["mouth_width"] + 0.02, at["corner_y"]
-    fade = np.clip(1.1 - 8 * np.abs(v - y - 0.06), 0, 1)
-    line(x, y + 0.02, x + 0.03, y + 0.13, (0.50 * au[15] + 0.30 * age) * fade, 0.014)
+    depth = (0.50 * au[15] + 0.30 * age) * np.clip(1.1 - 8 * np.abs(v - y - 0.06), 0, 1)
+    _crease(e, image, _segment(w, v, x, y + 0.02, x + 0.03, y + 0.13), depth, 0.014)
 
 
-def _paint_nose(e: _Easel, image: np.ndarray) -> None:
+def _paint_nose(e: _Easel, image: np.ndarray, skin: np.ndarray) -> None:
     """Nostrils and the wings of the nose; the relief has shaded the rest."""
     f, at, w, v = e.f, e.at, e.w, e.v
     width, y = f["nose_width"], at["nostril_y"]
@@ -569,14 +586,14 @@ def _paint_nose(e: _Easel, image: np.ndarray) -> None:
 
 def _paint_mouth(e: _Easel, image: np.ndarray, skin: np.ndarray) -> None:
     """Lips around a line from corner to corner, and what shows between them."""
-    f, au, at, soft = e.f, e.au, e.at, e.soft
+    au, at, soft = e.au, e.at, e.soft
     t = e.u / at["mouth_width"]
     t2 = np.minimum(t * t, 1.5)
     arch = 1 - t2
     line = at["mouth_top"] + (at["corner_y"] - at["mouth_top"]) * t2 * (1 + e.side)
     upper, lower = line, line + at["mouth_open"] * arch
     bow = 1 - 0.30 * _bump(t, t, 0, 0, 0.40, 0.40)
-    lip_top, lip_bottom = upper - at["lip_upper"] * arch * bow, lower + at["lip_lower"] * arch
+    lip_top, lip_bottom = (upper - at["lip_upper"] * arch * bow, lower + at["lip_lower"] * arch)
     _paint(image, image * 0.72, _bump(e.u, e.v - lip_bottom, 0, 0.045, 0.20, 0.06))
     ends = (np.abs(t) - 1) * at["mouth_width"]  # nothing is painted beyond the corners
     lips = _fill(np.maximum(np.maximum(lip_top - e.v, e.v - lip_bottom), ends), soft)
@@ -623,7 +640,7 @@ def _paint_eyes(e: _Easel, image: np.ndarray, skin: np.ndarray) -> None:
     _paint(image, skin * 0.55, near * crease * _stroke(v - fold, 0.010, soft))
 
 
-def _paint_brows(e: _Easel, image: np.ndarray) -> None:
+def _paint_brows(e: _Easel, image: np.ndarray, skin: np.ndarray) -> None:
     """Arcs through three points, each moved by its own action units, thinner outwards."""
     f, at = e.f, e.at
     inner, outer = at["brow_inner_x"], np.float32(0.515)
@@ -637,6 +654,17 @@ def _paint_brows(e: _Easel, image: np.ndarray) -> None:
     cover *= _fill(ends, 1.5 * e.soft)
     shade = 0.55 * np.clip(f["hair"], 0.08, 0.8) + 0.02
     _paint(image, np.minimum(shade, 0.72 * f["skin"]), 0.92 * cover)
+
+
+# Painted in this order, each on no more of the picture than from one height to another.
+FEATURES = (
+    (_paint_upper_folds, -0.85, 0.35),
+    (_paint_lower_folds, 0.00, 1.00),
+    (_paint_nose, -0.05, 0.45),
+    (_paint_mouth, 0.15, 1.10),
+    (_paint_eyes, -0.45, 0.30),
+    (_paint_brows, -0.85, 0.15),
+)
 
 
 def _paint_hair(e: _Easel, image: np.ndarray, head: np.ndarray, hair: np.ndarray) -> None:
@@ -686,16 +714,16 @@ def _render_chunk(faces: np.ndarray, image_size: int) -> np.ndarray:
     skin = np.clip(e.f["skin"], 0.25, 0.82) * _light(e, _relief(e))
     inside = _fill(head, e.soft)
     behind, image = image, skin.copy()
-    _paint_folds(e, image)
-    _paint_nose(e, image)
-    _paint_mouth(e, image, skin)
-    _paint_eyes(e, image, skin)
-    _paint_brows(e, image)
+    for paint, top, bottom in FEATURES:
+        part, rows = e.rows(top, bottom)
+        paint(part, image[:, rows], skin[:, rows])
     image = behind + inside * (image - behind)
     _paint_hair(e, image, head, hair)
     _paint_occluder(e, image, faces)
     image *= e.f["exposure"]
-    image += np.maximum(e.f["grain"], 0) * _grain(faces["noise"], image_size)
+    # Grain grows with the light, as a sensor's does: dark and light faces are equally clear.
+    grain = np.maximum(e.f["grain"], 0) * (0.2 + 1.4 * np.clip(image, 0, 1))
+    image += grain * _grain(faces["noise"], image_size)
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 

@@ -13,9 +13,7 @@ from fer_helpers.datasets.files import IMAGE_SUFFIXES, Faces, Source, decode_ima
 from fer_helpers.labels import age_class, encode_labels
 
 NAME = "UTKFACE"
-TERMS = (
-    "Non-commercial research only; the images are their owners', not to be passed on."
-)
+TERMS = "Non-commercial research only; the images are their owners', not to be passed on."
 HOW_TO_GET = (
     "'Aligned & Cropped Faces' from https://susanqq.github.io/UTKFace/ (unpack the .tar.gz), "
     "or kaggle datasets download jangedoo/utkface-new"
@@ -51,9 +49,7 @@ def parse_name(file_name: str) -> tuple[int, int, int, str]:
     match = _FILE_NAME.fullmatch(file_name)
     if not match:
         raise ValueError("the name is not [age]_[gender]_[race]_[date].jpg")
-    age, gender, race = (
-        -1 if text is None else int(text) for text in match.groups()[:3]
-    )
+    age, gender, race = (-1 if text is None else int(text) for text in match.groups()[:3])
     if age > OLDEST:
         raise ValueError(f"age {age} is not 0 to {OLDEST}")
     if gender > 1:
@@ -125,9 +121,7 @@ def read(source: Source, image_size: int) -> Faces:
     held_out = np.array([in_validation(row[4]) for row in rows])[kept]
     return Faces(
         images=images,
-        labels=encode_labels(
-            {"gender": genders, "race": races, "age": age_class(ages)}
-        ),
+        labels=encode_labels({"gender": genders, "race": races, "age": age_class(ages)}),
         paths=paths[kept],
         parts=np.array(PARTS)[held_out.astype(int)],
         skipped=skipped + bad,

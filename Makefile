@@ -1,0 +1,47 @@
+# make course, make test: that is all that most people need. Everything lands in .venv.
+PYTHON ?= python3
+DATASET ?= SAMPLE
+EPOCHS ?=
+BIN := .venv/bin
+
+.PHONY: setup course lab test lint format lock notebooks clean
+
+setup: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null
+	touch $@
+
+course: setup
+	$(BIN)/python notebooks/run.py --dataset $(DATASET) $(if $(EPOCHS),--epochs $(EPOCHS))
+
+lab: setup
+	$(BIN)/jupyter lab notebooks
+
+test: setup lint
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/codespell
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Runs the notebooks on SAMPLE and stores their outputs in place.
+notebooks: setup
+	$(BIN)/python notebooks/run.py --store
+
+lock:
+	uv pip compile pyproject.toml --extra lab --extra test --extra jax --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements.lock
+
+clean:
+	rm -rf .venv results build *.egg-info

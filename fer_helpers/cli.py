@@ -1,0 +1,242 @@
+"""The command line: ``python -m fer_helpers COMMAND``."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from fer_helpers.labels import DATASETS, TASKS
+
+EXAMPLES = """examples:
+  python -m fer_helpers data
+  python -m fer_helpers train --dataset FER --epochs 20 --seed 0 --out results/FER
+  python -m fer_helpers evaluate --weights results/FER/model.keras --dataset FER --split PublicTest
+  python -m fer_helpers predict faces/ --no-detect --out predictions.csv
+  python -m fer_helpers visualize --dataset SAMPLE --out results/
+
+Data sets are looked for in data/, in $FER_DATA_DIR, or in --data-dir: FER/, RAFDB/ and
+UTKFACE/ hold the unpacked files or the zip as downloaded. SAMPLE needs none.
+"""
+
+
+def _show(rows, as_json: bool) -> None:
+    """Print a DataFrame as a table, or as JSON with one object a row."""
+    frame = rows.reset_index() if rows.index.name else rows
+    if as_json:
+        print(json.dumps(json.loads(frame.to_json(orient="records")), indent=1))
+    else:
+        print(frame.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+
+
+def data(args) -> None:
+    from fer_helpers.datasets import find_datasets, read_dataset
+
+    table = find_datasets(args.data_dir)
+    if args.dataset:
+        faces = read_dataset(args.dataset, data_dir=args.data_dir)
+        import pandas as pd
+
+        from fer_helpers.labels import decode_labels
+
+        names = decode_labels(faces.labels)
+        table = pd.DataFrame(
+            [
+                {"part": part, "task": task, "class": name, "faces": int(count)}
+                for part in dict.fromkeys(faces.parts)
+                for task in TASKS
+                for name, count in names.loc[faces.parts == part, task]
+                .value_counts(sort=False)
+                .items()
+            ]
+        )
+        print(f"{len(faces)} faces, {len(faces.skipped)} files skipped", file=sys.stderr)
+        for path, reason in faces.skipped[:20]:
+            print(f"  {path}: {reason}", file=sys.stderr)
+    _show(table, args.json)
+
+
+def train(args) -> None:
+    from fer_helpers import training
+
+    weights = dict(training.PAPER_LOSS_WEIGHTS)
+    for word in args.loss_weights or []:
+        task, _, value = word.partition("=")
+        try:
+            weights[task] = float(value)
+        except ValueError:
+            raise ValueError(
+                f"--loss-weights wants TASK=NUMBER, as in age=4, not {word!r}"
+            ) from None
+    out = args.out or Path("results") / args.dataset
+    history = training.train(
+        args.dataset,
+        args.epochs,
+        out,
+        data_dir=args.data_dir,
+        seed=args.seed,
+        backbone=args.backbone,
+        batch_size=args.batch_size,
+        loss_weights=weights,
+    )
+    if args.json:
+        _show(history, True)
+    else:
+        print(f"{len(history)} epochs; best model in {out / 'model.keras'}")
+
+
+def evaluate(args) -> None:
+    from fer_helpers import evaluation, model, prediction
+    from fer_helpers.datasets import read_dataset
+
+    network = model.load_model(args.weights)
+    faces = read_dataset(args.dataset, args.split, data_dir=args.data_dir)
+    probabilities = prediction.predict(network, faces.images, flip=args.flip)
+    table = evaluation.accuracy_table(faces.labels, probabilities)
+    if args.predictions:
+        rows = prediction.prediction_table(faces.paths, probabilities, attributes=True)
+        rows["error"] = ""
+        rows.to_csv(args.predictions, index=False)
+    recalls = {
+        task: evaluation.class_table(faces.labels, probabilities, task) for task in table.index
+    }
+    if args.json:
+        report = {
+            "weights": str(args.weights),
+            "dataset": args.dataset,
+            "split": args.split,
+            "images": len(faces),
+            "tasks": {
+                task: row | {"recall": recalls[task]["recall"].dropna().to_dict()}
+                for task, row in table.to_dict("index").items()
+            },
+        }
+        print(json.dumps(report, indent=1))
+        return
+    _show(table, False)
+    for recall in recalls.values():
+        print()
+        _show(recall, False)
+
+
+def predict(args) -> None:
+    from fer_helpers import model, prediction
+
+    files = prediction.image_files(args.paths)
+    network = model.load_model(args.weights)
+    if not args.attributes and not args.json:
+        print(
+            "Emotion only. Gender, race and age are coarse labels for the audit of data sets; "
+            "--attributes adds them.",
+            file=sys.stderr,
+        )
+    read = prediction.predict_crops if args.no_detect else prediction.predict_photos
+    table = read(network, files, args.attributes)
+    if args.out:
+        table.to_csv(args.out, index=False)
+        failed = int((table["error"] != "").sum())
+        print(f"{len(table)} rows in {args.out}, {failed} with an error", file=sys.stderr)
+    if args.json or not args.out:
+        brief = ["path", *(t for t in TASKS if t in table), "confidence", "error"]
+        _show(table if args.json else table[[c for c in brief if c in table]], args.json)
+
+
+def visualize(args) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from fer_helpers import evaluation, model, plots, prediction
+    from fer_helpers.training import load_training_data
+
+    trained = Path("results") / args.dataset / "model.keras"
+    weights = args.weights or (trained if trained.is_file() else args.dataset)
+    network = model.load_model(weights)
+    _, (X, y) = load_training_data(args.dataset, args.data_dir)
+    if not evaluation.labelled(y, "emotion").any():
+        raise ValueError(f"{args.dataset} has no emotion labels to draw samples of")
+    for path in plots.save_prediction_samples(X, y, prediction.predict(network, X), args.out):
+        print(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fer_helpers",
+        description="One CNN, four heads (emotion, gender, race, age), trained with weighted losses.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(function, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(function.__name__, help=text, description=text)
+        sub.set_defaults(function=function)
+        sub.add_argument("--json", action="store_true", help="print JSON, for programs")
+        return sub
+
+    def reads_data(sub: argparse.ArgumentParser, **dataset) -> None:
+        sub.add_argument("--dataset", choices=DATASETS, help="which data set", **dataset)
+        sub.add_argument("--data-dir", type=Path, help="folder that holds FER/, RAFDB/, UTKFACE/")
+
+    weights_help = "a .keras file, or SAMPLE, FER or UTKFACE for the shipped weights"
+
+    sub = command(data, "Show which data sets are there; with --dataset, count its faces.")
+    reads_data(sub)
+
+    sub = command(train, "Train, or go on with a run that stopped, and keep the best epoch.")
+    reads_data(sub, default="SAMPLE")
+    sub.add_argument("--epochs", type=int, default=30, help="epochs in total (default 30)")
+    sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+    sub.add_argument(
+        "--out", type=Path, help="folder for model.keras and history.csv (default results/DATASET)"
+    )
+    sub.add_argument("--backbone", choices=("compact", "paper"), default="compact")
+    sub.add_argument("--batch-size", type=int, default=64, help="images a batch (default 64)")
+    sub.add_argument(
+        "--loss-weights",
+        nargs="+",
+        metavar="TASK=W",
+        help="weights of the losses, the paper's by default: emotion=2 gender=0.1 race=1.5 age=4",
+    )
+
+    sub = command(evaluate, "Score weights on a part of a data set.")
+    reads_data(sub, required=True)
+    sub.add_argument("--weights", required=True, help=weights_help)
+    sub.add_argument(
+        "--split",
+        default="all",
+        help="train, validation, test, all, or the data set's own word such as PublicTest",
+    )
+    sub.add_argument("--flip", action="store_true", help="average with the mirrored image")
+    sub.add_argument("--predictions", type=Path, metavar="CSV", help="also write a row an image")
+
+    sub = command(predict, "Predict photos, or face crops with --no-detect.")
+    sub.add_argument("paths", nargs="+", type=Path, help="image files or folders of them")
+    sub.add_argument("--weights", default="FER", help=weights_help + " (default FER)")
+    sub.add_argument(
+        "--no-detect", action="store_true", help="each image is one face already cut out"
+    )
+    sub.add_argument(
+        "--attributes", action="store_true", help="also gender, race and age, off by default"
+    )
+    sub.add_argument("--out", type=Path, metavar="CSV", help="write all columns to this file")
+
+    sub = command(visualize, "Draw a typical prediction of each emotion: angry.png, fear.png, ...")
+    reads_data(sub, default="SAMPLE")
+    sub.add_argument(
+        "--weights", help=weights_help + " (default results/DATASET/model.keras, else the shipped)"
+    )
+    sub.add_argument("--out", type=Path, default=Path("results"), help="folder (default results/)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; bad input ends with one line on stderr and exit status 2."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.function(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,85 @@
+"""Run the notebooks without a screen: `make course`, and `make notebooks` to store outputs."""
+
+import argparse
+import base64
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "results"
+MAIN_JOB = 6  # notebooks 01 to 06 are the main job; those after it go further
+
+
+def run(notebook: Path, target: Path, parameters: dict) -> None:
+    """Run one notebook, in its own folder as JupyterLab does, and write the executed copy."""
+    papermill.execute_notebook(
+        notebook, target, parameters=parameters, cwd=HERE, kernel_name="python3", progress_bar=False
+    )
+
+
+def save_figures(executed: Path, folder: Path) -> int:
+    """Write every figure of an executed notebook as a PNG; return how many."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for cell in nbformat.read(executed, as_version=4).cells:
+        for output in cell.get("outputs", ()):
+            picture = output.get("data", {}).get("image/png")
+            if picture:
+                count += 1
+                (folder / f"{executed.stem}_{count:02}.png").write_bytes(base64.b64decode(picture))
+    return count
+
+
+def course(dataset: str, epochs: int | None) -> None:
+    """Run notebooks 01 to 06 into `results/`."""
+    parameters = {"DATASET": dataset} | ({"EPOCHS": epochs} if epochs else {})
+    RESULTS.mkdir(exist_ok=True)
+    start = time.monotonic()
+    for notebook in sorted(HERE.glob("[0-9][0-9]_*.ipynb"))[:MAIN_JOB]:
+        began = time.monotonic()
+        print(f"{notebook.stem:<34}", end="", flush=True)
+        target = RESULTS / notebook.name
+        try:
+            run(notebook, target, parameters)
+        except papermill.PapermillExecutionError as error:
+            sys.exit(f"failed: {error.ename}: {error.evalue}\nSee {target}")
+        figures = save_figures(target, RESULTS / "figures")
+        print(f"{time.monotonic() - began:6.0f} s  {figures:3} figures", flush=True)
+    minutes = (time.monotonic() - start) / 60
+    print(f"\nDone in {minutes:.1f} minutes. Executed notebooks, figures/ and samples: results/")
+    print("Open them with: make lab")
+
+
+def store() -> None:
+    """Run every notebook on SAMPLE in place, so that its stored outputs come from one run."""
+    os.environ["TQDM_DISABLE"] = "1"
+    for notebook in sorted(HERE.glob("[0-9][0-9]_*.ipynb")):
+        print(notebook.name, flush=True)
+        run(notebook, notebook, {})
+        content = nbformat.read(notebook, as_version=4)
+        content.metadata.pop("papermill", None)
+        for cell in content.cells:
+            cell.metadata.pop("papermill", None)
+            cell.metadata.pop("execution", None)
+        nbformat.write(content, notebook)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="SAMPLE")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--store", action="store_true", help="store outputs in the notebooks")
+    args = parser.parse_args()
+    if args.store:
+        store()
+    else:
+        course(args.dataset, args.epochs)
+
+
+if __name__ == "__main__":
+    main()

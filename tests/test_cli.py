@@ -1,0 +1,139 @@
+"""The command line, as a shell user meets it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fer_helpers.cli import main
+from fer_helpers.labels import TASKS
+
+
+def out_of(capsys, *arguments):
+    assert main([str(word) for word in arguments]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def private_test(tmp_path):
+    """A folder with nothing but FER2013's test/<emotion>/PrivateTest_*.jpg."""
+    generator = np.random.default_rng(0)
+    for folder in ("angry", "happy"):
+        place = tmp_path / "FER" / "test" / folder
+        place.mkdir(parents=True)
+        for number in range(3):
+            pixels = generator.integers(0, 256, (48, 48), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f"PrivateTest_{folder}{number}.jpg")
+    return tmp_path
+
+
+def test_data_lists_the_four_data_sets(capsys, tmp_path):
+    rows = json.loads(out_of(capsys, "data", "--data-dir", tmp_path, "--json"))
+    assert {row["name"]: row["found"] for row in rows} == {
+        "SAMPLE": True,
+        "FER": False,
+        "RAFDB": False,
+        "UTKFACE": False,
+    }
+    assert "fer2013" in next(row["where"] for row in rows if row["name"] == "FER").lower()
+
+
+def test_data_counts_classes(capsys, small_sample):
+    rows = json.loads(
+        out_of(capsys, "data", "--dataset", "SAMPLE", "--data-dir", small_sample, "--json")
+    )
+    emotion = [row["faces"] for row in rows if row["task"] == "emotion"]
+    assert sum(emotion) == 512
+    assert {row["part"] for row in rows} == {"train", "validation", "test"}
+
+
+def test_train_writes_model_and_history_and_goes_on(capsys, small_sample, tmp_path):
+    words = ["train", "--dataset", "SAMPLE", "--data-dir", small_sample, "--out", tmp_path / "run"]
+    out_of(capsys, *words, "--epochs", 1, "--batch-size", 128)
+    out_of(capsys, *words, "--epochs", 2, "--batch-size", 128)
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert history["epoch"].tolist() == [1, 2]
+    assert (tmp_path / "run" / "model.keras").is_file()
+    assert {"loss", "val_emotion_output_accuracy", "learning_rate"} <= set(history)
+
+
+def test_evaluate_reads_a_lone_part_and_writes_a_row_an_image(capsys, private_test, tmp_path):
+    table = tmp_path / "predictions.csv"
+    words = ["--weights", "SAMPLE", "--dataset", "FER", "--data-dir", private_test]
+    text = out_of(
+        capsys, "evaluate", *words, "--split", "PrivateTest", "--json", "--predictions", table
+    )
+    report = json.loads(text)
+    assert report["images"] == 6
+    assert list(report["tasks"]) == ["emotion"]
+    rows = pd.read_csv(table)
+    wanted = ["path"]
+    for task, names in TASKS.items():
+        wanted += [task, *(f"{task}_{name}" for name in names)]
+    assert rows.columns.tolist() == [*wanted, "error"]
+    share = (
+        rows["emotion"]
+        == rows["path"]
+        .str.extract(r"(angry|happy)")[0]
+        .map({"angry": "anger", "happy": "happiness"})
+    ).mean()
+    assert report["tasks"]["emotion"]["accuracy"] == pytest.approx(share)
+
+
+def test_predict_writes_the_documented_columns(capsys, tmp_path):
+    Image.new("RGB", (90, 70), "grey").save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_text("no picture")
+    table = tmp_path / "out.csv"
+    out_of(
+        capsys,
+        *("predict", tmp_path, "--no-detect", "--attributes", "--weights", "SAMPLE"),
+        *("--out", table),
+    )
+    rows = pd.read_csv(table)
+    assert rows.columns.tolist()[:3] == ["path", "emotion", "emotion_surprise"]
+    assert {"gender_male", "race_Caucasian", "age_0-3", "error"} <= set(rows)
+    assert rows["error"].isna().tolist() == [True, False]
+    assert rows.loc[0, [f"emotion_{e}" for e in TASKS["emotion"]]].sum() == pytest.approx(1)
+
+
+def test_attributes_stay_off_unless_asked_for(capsys, tmp_path):
+    Image.new("L", (48, 48), 128).save(tmp_path / "a.png")
+    rows = json.loads(
+        out_of(capsys, "predict", tmp_path, "--no-detect", "--weights", "SAMPLE", "--json")
+    )
+    assert not [name for name in rows[0] if name.startswith(("gender", "race", "age"))]
+
+
+def test_visualize_draws_seven_samples(capsys, small_sample, tmp_path):
+    words = ["visualize", "--data-dir", small_sample, "--weights", "SAMPLE"]
+    out_of(capsys, *words, "--out", tmp_path)
+    names = {"angry", "fear", "happy", "sad", "surprise", "neutral", "disgust"}
+    assert {path.stem for path in tmp_path.glob("*.png")} == names
+    assert all(Image.open(path).size[0] > 300 for path in tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--dataset", "FER", "--data-dir", "."], "FER"),
+        (["evaluate", "--weights", "none.keras", "--dataset", "SAMPLE"], "no weights at none"),
+        (["predict", "nowhere.jpg", "--weights", "SAMPLE"], "no file or folder nowhere.jpg"),
+        (["train", "--loss-weights", "age"], "TASK=NUMBER"),
+        (["train", "--loss-weights", "mood=1"], "unknown task 'mood'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(capsys, monkeypatch, tmp_path, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_an_unknown_dataset_lists_the_known_ones(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--dataset", "CK"])
+    assert "UTKFACE" in capsys.readouterr().err

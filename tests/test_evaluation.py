@@ -1,0 +1,71 @@
+"""Metrics against figures worked out by hand."""
+
+import numpy as np
+import pytest
+
+from fer_helpers.evaluation import (
+    accuracy_table,
+    class_table,
+    confusion,
+    expected_calibration_error,
+    find_copies,
+    reliability,
+    wilson_interval,
+)
+from fer_helpers.labels import TASKS, encode_labels
+
+
+@pytest.fixture
+def results():
+    """Four faces labelled for gender (three male), of which three are right."""
+    y = encode_labels({"gender": [0, 0, 0, 1, -1]})
+    gender = np.eye(3)[[0, 0, 1, 1, 2]]
+    probabilities = {task: np.full((5, len(names)), 0.2) for task, names in TASKS.items()}
+    return y, probabilities | {"gender": gender}
+
+
+def test_accuracy_table_has_the_labelled_faces_of_the_labelled_tasks(results):
+    table = accuracy_table(*results)
+    assert table.index.tolist() == ["gender"]
+    row = table.loc["gender"]
+    assert (row["n"], row["accuracy"], row["majority"]) == (4, 0.75, 0.75)
+    assert row["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    assert row["low"] < 0.75 < row["high"]
+
+
+def test_class_table_and_confusion(results):
+    table = class_table(*results, "gender")
+    assert table["n"].tolist() == [3, 1, 0]
+    assert table.loc["male", "recall"] == pytest.approx(2 / 3)
+    assert table.loc["female", "precision"] == pytest.approx(1 / 2)
+    assert np.isnan(table.loc["unsure", "recall"])
+    assert confusion(*results, "gender").to_numpy().tolist() == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
+
+
+def test_wilson_interval_is_the_published_one():
+    # Newcombe (1998), table I: 81 of 263.
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson_interval(0, 20)[0] == pytest.approx(0)
+    assert np.isnan(wilson_interval(0, 0)[0])
+
+
+def test_calibration_error_of_known_gaps():
+    probabilities = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10)
+    true = np.array([0] * 9 + [1] + [0] * 2 + [1] * 8)
+    # The 90 % bin is right in 9 of 10, the 60 % bin in 2 of 10.
+    assert expected_calibration_error(probabilities, true) == pytest.approx(0.5 * 0 + 0.5 * 0.4)
+    assert reliability(probabilities, true)["n"].tolist() == [10, 10]
+    assert expected_calibration_error(np.array([[1.0, 0.0]]), np.array([0])) == 0
+
+
+def test_copies_are_found_within_and_between():
+    images = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 1), dtype=np.uint8)
+    images[3] = images[1]
+    assert find_copies(images).tolist() == [False, False, False, True, False]
+    assert find_copies(images, among=images[[1, 4]]).tolist() == [False, True, False, True, True]
+
+
+def test_different_lengths_are_refused(results):
+    y, probabilities = results
+    with pytest.raises(ValueError, match="4 label rows but 5 predictions"):
+        accuracy_table(y[:4], probabilities)

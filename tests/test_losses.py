@@ -1,0 +1,85 @@
+"""Masked loss and metric against their definitions, computed by hand in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+
+from fer_helpers.losses import MaskedAccuracy, MaskedCrossentropy
+
+
+@pytest.fixture
+def batch():
+    """Six rows of three classes, of which rows 1 and 4 are not labelled."""
+    generator = np.random.default_rng(0)
+    y_pred = generator.dirichlet(np.ones(3), size=6).astype("float32")
+    y_true = np.eye(3, dtype="float32")[[0, 1, 2, 1, 0, 2]]
+    y_true[[1, 4]] = 0
+    return y_true, y_pred
+
+
+KEPT = [0, 2, 3, 5]
+
+
+def number(value):
+    return float(keras.ops.convert_to_numpy(value))
+
+
+def test_loss_is_the_mean_over_the_labelled_rows(batch):
+    y_true, y_pred = batch
+    by_hand = -np.mean(np.log((y_true * y_pred).sum(axis=1)[KEPT]))
+    assert number(MaskedCrossentropy()(y_true, y_pred)) == pytest.approx(by_hand, rel=1e-5)
+    plain = number(keras.losses.CategoricalCrossentropy()(y_true, y_pred))
+    assert plain == pytest.approx(by_hand * 4 / 6, rel=1e-4)
+
+
+def test_smoothing_leaves_unlabelled_rows_alone(batch):
+    y_true, y_pred = batch
+    smooth = y_true[KEPT] * 0.9 + 0.1 / 3
+    by_hand = -np.mean((smooth * np.log(y_pred[KEPT])).sum(axis=1))
+    assert number(MaskedCrossentropy(0.1)(y_true, y_pred)) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_what_is_predicted_for_an_unlabelled_row_does_not_matter(batch):
+    y_true, y_pred = batch
+    other = y_pred.copy()
+    other[[1, 4]] = [0.98, 0.01, 0.01]
+    for loss in (MaskedCrossentropy(), MaskedCrossentropy(0.1)):
+        assert number(loss(y_true, y_pred)) == number(loss(y_true, other))
+
+
+def test_a_batch_without_labels_gives_zero(batch):
+    y_true, y_pred = batch
+    assert number(MaskedCrossentropy(0.1)(np.zeros_like(y_true), y_pred)) == 0
+
+
+def test_mixed_rows_weigh_as_much_as_their_labels():
+    y_true = np.array([[0.3, 0, 0], [1, 0, 0]], "float32")  # 0.3 of a labelled face
+    y_pred = np.array([[0.5, 0.25, 0.25], [0.2, 0.4, 0.4]], "float32")
+    by_hand = -(0.3 * np.log(0.5) + np.log(0.2)) / 1.3
+    assert number(MaskedCrossentropy()(y_true, y_pred)) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_sample_weights_count(batch):
+    y_true, y_pred = batch
+    weight = np.array([2, 5, 0, 1, 5, 1], "float32")
+    rows = -np.log((y_true * y_pred).sum(axis=1)[KEPT])
+    by_hand = np.average(rows, weights=weight[KEPT])
+    assert number(MaskedCrossentropy()(y_true, y_pred, weight)) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_accuracy_counts_labelled_rows_only(batch):
+    y_true, y_pred = batch
+    y_pred = np.eye(3, dtype="float32")[[0, 0, 2, 0, 0, 0]]
+    metric = MaskedAccuracy()
+    metric.update_state(y_true, y_pred)
+    assert number(metric.result()) == pytest.approx(2 / 4)
+    # Keras' own takes the two rows of zeros for class 0, and hits.
+    plain = keras.metrics.CategoricalAccuracy()
+    plain.update_state(y_true, y_pred)
+    assert number(plain.result()) == pytest.approx(4 / 6)
+
+
+def test_loss_survives_saving():
+    copy = keras.losses.deserialize(keras.losses.serialize(MaskedCrossentropy(0.2)))
+    assert isinstance(copy, MaskedCrossentropy)
+    assert copy.label_smoothing == 0.2

@@ -1,0 +1,123 @@
+"""The two backbones, their heads, and loading weights from elsewhere."""
+
+import keras
+import numpy as np
+import pytest
+
+from fer_helpers.labels import OUTPUTS
+from fer_helpers.model import CalibratedSoftmax, build_model, get_model, load_model
+
+SMALL = (4, 4, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return build_model(widths=SMALL)
+
+
+@pytest.mark.parametrize("backbone", ["compact", "paper"])
+def test_heads_come_in_order_and_give_probabilities(backbone):
+    model = get_model(backbone=backbone)
+    assert model.output_names == list(OUTPUTS.values())
+    images = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 1), dtype=np.uint8)
+    outputs = model.predict_on_batch(images)
+    assert [output.shape for output in outputs] == [(3, 7), (3, 3), (3, 3), (3, 5)]
+    for output in outputs:
+        assert output.dtype == np.float32
+        np.testing.assert_allclose(output.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_papers_cnn_has_its_layers():
+    model = get_model(backbone="paper")
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [layer.filters for layer in convolutions] == [64, 64, 128, 128, 256, 256]
+    assert [layer.kernel_size[0] for layer in convolutions] == [5, 5, 3, 3, 3, 3]
+    drops = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    assert drops == [0.6, 0.5, 0.4]
+    assert 2.3e6 < model.count_params() < 2.5e6
+
+
+def test_compact_is_the_smaller_one():
+    compact, paper = get_model(), get_model(backbone="paper")
+    assert compact.name == "compact"
+    assert compact.count_params() < paper.count_params() / 1.8
+    assert compact.count_params() * 4 < 12e6
+
+
+def test_temperature_flattens_the_probabilities():
+    logits = np.array([[0.0, 1.0, 3.0]], "float32")
+    layer = CalibratedSoftmax()
+    layer.build(logits.shape)
+    sharp = keras.ops.convert_to_numpy(layer(logits))
+    layer.temperature.assign(2.0)
+    flat = keras.ops.convert_to_numpy(layer(logits))
+    expected = np.exp(logits / 2) / np.exp(logits / 2).sum()
+    np.testing.assert_allclose(flat, expected, rtol=1e-5)
+    assert flat.max() < sharp.max()
+    assert layer.trainable_weights == []
+
+
+def test_a_saved_model_loads_and_agrees(small, tmp_path):
+    small.save(tmp_path / "model.keras")
+    images = np.random.default_rng(1).integers(0, 256, (2, 48, 48, 1), dtype=np.uint8)
+    loaded = load_model(tmp_path / "model.keras")
+    for one, other in zip(
+        small.predict_on_batch(images), loaded.predict_on_batch(images), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_shipped_sample_weights_know_drawn_faces(sample_test):
+    X, y = sample_test
+    model = get_model(pretrained=True, dataset_name="SAMPLE")
+    emotion = model.predict_on_batch(X[:256])[0]
+    assert (emotion.argmax(axis=1) == y[:256, :7].argmax(axis=1)).mean() > 0.75
+
+
+def wrong_heads(path):
+    image = keras.Input((48, 48, 1))
+    keras.Model(image, keras.layers.Flatten()(image)).save(path)
+
+
+def with_lambda(path):
+    image = keras.Input((48, 48, 1))
+    keras.Model(image, keras.layers.Lambda(lambda x: x * 2)(image)).save(path)
+
+
+def cut_off(path):
+    wrong_heads(path)
+    path.write_bytes(path.read_bytes()[:500])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (wrong_heads, "has outputs .* but this package needs .*emotion_output"),
+        (with_lambda, "cannot be read as a Keras model"),
+        (cut_off, "cannot be read as a Keras model"),
+        (lambda path: path.write_text("hello"), "cannot be read as a Keras model"),
+    ],
+)
+def test_files_that_are_no_such_model_are_refused(tmp_path, make, message):
+    path = tmp_path / "model.keras"
+    make(path)
+    with pytest.raises(ValueError, match=message):
+        load_model(path)
+
+
+def test_wrong_names_and_missing_weights_say_the_way_out(tmp_path):
+    with pytest.raises(ValueError, match="unknown backbone 'vgg': choose one of compact, paper"):
+        get_model(backbone="vgg")
+    with pytest.raises(ValueError, match="unknown dataset 'CK'"):
+        get_model(dataset_name="CK")
+    with pytest.raises(ValueError, match="needs dataset_name"):
+        get_model(pretrained=True)
+    with pytest.raises(ValueError, match="backbone 'paper'"):
+        get_model(pretrained=True, dataset_name="SAMPLE", backbone="paper")
+    with pytest.raises(FileNotFoundError, match="fer_helpers train --dataset RAFDB"):
+        get_model(pretrained=True, dataset_name="RAFDB")
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        load_model(tmp_path / "none.keras")
+    (tmp_path / "weights.pkl").write_bytes(b"")
+    with pytest.raises(ValueError, match="not a .keras file"):
+        load_model(tmp_path / "weights.pkl")

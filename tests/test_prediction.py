@@ -1,0 +1,137 @@
+"""From arrays and files to tables, from a photo to its faces."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_helpers.labels import TASKS
+from fer_helpers.model import build_model
+from fer_helpers.prediction import (
+    TEMPLATE,
+    _align,
+    grad_cam,
+    image_files,
+    open_photo,
+    predict,
+    predict_crops,
+    prediction_table,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(widths=(4, 4, 8, 8))
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (5, 48, 48, 1), dtype=np.uint8)
+
+
+def test_probabilities_do_not_depend_on_the_batch_size(model, images):
+    whole, cut = predict(model, images), predict(model, images, batch_size=2)
+    for task, names in TASKS.items():
+        assert whole[task].shape == (5, len(names))
+        np.testing.assert_allclose(whole[task], cut[task], atol=1e-5)
+        np.testing.assert_allclose(whole[task].sum(axis=1), 1, atol=1e-5)
+
+
+def test_flip_averages_both_ways_round(model, images):
+    flipped = predict(model, images, flip=True)["emotion"]
+    np.testing.assert_allclose(
+        flipped, predict(model, images[:, :, ::-1], flip=True)["emotion"], atol=1e-5
+    )
+
+
+def test_no_images_give_empty_arrays(model, images):
+    assert predict(model, images[:0])["emotion"].shape == (0, 7)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.zeros((2, 48, 48)), r"images must be \(N"),
+        (np.full((1, 48, 48, 1), np.nan), "finite"),
+        (np.full((1, 48, 48, 1), 300.0), "from 0 to 255"),
+        (np.full((1, 48, 48, 1), 0.5), "multiply by 255"),
+    ],
+)
+def test_bad_pixels_are_refused(model, bad, message):
+    with pytest.raises(ValueError, match=message):
+        predict(model, bad)
+
+
+def test_table_has_the_documented_columns(model, images):
+    probabilities = predict(model, images)
+    table = prediction_table(list("abcde"), probabilities)
+    assert table.columns.tolist() == ["path", "emotion"] + [
+        f"emotion_{e}" for e in TASKS["emotion"]
+    ]
+    assert (
+        table["emotion"].tolist()
+        == np.array(TASKS["emotion"])[probabilities["emotion"].argmax(axis=1)].tolist()
+    )
+    full = prediction_table(list("abcde"), probabilities, attributes=True)
+    assert "race_African-American" in full
+    assert "age_0-3" in full
+    assert full.columns.tolist().index("gender") == 9
+
+
+def test_crops_of_any_kind_are_read_and_bad_ones_listed(model, images, tmp_path):
+    Image.fromarray(images[0, :, :, 0]).save(tmp_path / "a_grey.png")
+    Image.fromarray(np.repeat(images[1], 3, axis=2)).resize((100, 90)).save(tmp_path / "b_rgb.jpg")
+    (tmp_path / "c_text.jpg").write_text("not a picture")
+    (tmp_path / "d_empty.png").write_bytes(b"")
+    table = predict_crops(model, image_files([tmp_path]), batch_size=3)
+    assert [path.rsplit("/", 1)[-1][0] for path in table["path"]] == list("abcd")
+    assert (table["error"] == "").tolist() == [True, True, False, False]
+    assert table["emotion"].isna().tolist() == [False, False, True, True]
+    expected = predict(model, images[:1])["emotion"][0]
+    np.testing.assert_allclose(table.iloc[0, 2:9].astype(float), expected, atol=1e-5)
+
+
+def test_paths_without_images_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no image"):
+        image_files([tmp_path])
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
+        image_files([tmp_path / "none"])
+
+
+def test_a_face_is_turned_upright_and_framed():
+    # Eyes and corners of the mouth as bright dots on a photo, tilted by 30 degrees.
+    turn = np.deg2rad(30)
+    matrix = 160 * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    points = TEMPLATE @ matrix.T + [150, 60]
+    photo = np.zeros((400, 400), np.uint8)
+    for x, y in points:
+        photo[int(y) - 4 : int(y) + 5, int(x) - 4 : int(x) + 5] = 255
+    names = ("left_eye", "right_eye", "mouth_left", "mouth_right")
+    crop = _align(Image.fromarray(photo), dict(zip(names, points, strict=True)), 1.0)[:, :, 0]
+    for x, y in TEMPLATE * 48:
+        assert crop[int(y), int(x)] > 100
+    assert crop[40:, :8].max() < 30
+
+
+def test_photos_are_opened_the_right_way_up(tmp_path):
+    photo = np.zeros((20, 40, 3), np.uint8)
+    photo[:, 30:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held turned by a quarter
+    Image.fromarray(photo).save(tmp_path / "turned.jpg", exif=exif)
+    assert open_photo(tmp_path / "turned.jpg").size == (20, 40)
+    (tmp_path / "text.jpg").write_text("no")
+    with pytest.raises(ValueError, match=r"text\.jpg cannot be read as an image"):
+        open_photo(tmp_path / "text.jpg")
+
+
+def test_grad_cam_points_at_what_decides(images):
+    # A network whose only trained part is a bright spot: the evidence lies where it is.
+    model = build_model(widths=(4, 4, 8, 8), augment=False)
+    heat = grad_cam(model, images[0], "emotion", "anger")
+    assert heat.shape == (48, 48)
+    assert 0 <= heat.min() <= heat.max() <= 1
+    spot = np.zeros((48, 48, 1), np.uint8)
+    spot[30:42, 4:16] = 255
+    heats = [grad_cam(model, spot, "age", name) for name in TASKS["age"]]
+    assert any(heat.max() == 1 for heat in heats)
+    assert not all(np.allclose(heat, heats[0]) for heat in heats)

@@ -1,0 +1,152 @@
+"""The project's own files agree with each other."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+# Colab's versions (August 2026) of what the package needs; it must install there as it is.
+COLAB = {
+    "tensorflow": "2.20.0",
+    "keras": "3.13.2",
+    "numpy": "2.1.3",
+    "pandas": "2.2.3",
+    "matplotlib": "3.10.0",
+    "seaborn": "0.13.2",
+    "scikit-learn": "1.6.1",
+    "pillow": "11.3.0",
+    "ipywidgets": "7.7.1",
+    "joblib": "1.5.3",
+    "jax": "0.7.2",
+}
+
+
+def locked():
+    pins = re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements.lock").read_text(), re.M)
+    versions = {}
+    for name, version in pins:
+        versions.setdefault(name, []).append(version)
+    return versions
+
+
+def requirements():
+    extras = PYPROJECT["optional-dependencies"]
+    lists = [PYPROJECT["dependencies"], extras["lab"], extras["test"], extras["jax"]]
+    return [Requirement(line) for lines in lists for line in lines]
+
+
+def test_lock_file_holds_every_requirement_within_its_range():
+    pins = locked()
+    for requirement in requirements():
+        for version in pins[requirement.name]:
+            assert version in requirement.specifier, f"{requirement} but {version} is locked"
+
+
+def test_every_locked_file_has_a_hash():
+    text = (ROOT / "requirements.lock").read_text()
+    entries = re.split(r"^(?=[\w.-]+==)", text, flags=re.M)[1:]
+    assert len(entries) > 50
+    assert all("--hash=sha256:" in entry for entry in entries)
+
+
+def test_conda_environment_is_the_lock_file():
+    text = (ROOT / "environment.yml").read_text()
+    assert "- -r requirements.lock" in text
+    python = re.search(r"python=([\d.]+)", text)[1]
+    assert Version(python) >= Version(PYPROJECT["requires-python"].removeprefix(">="))
+
+
+def test_colabs_versions_are_allowed():
+    ranges = {requirement.name: requirement.specifier for requirement in requirements()}
+    for name, version in COLAB.items():
+        assert version in ranges[name], f"{name} {version} of Colab is outside {ranges[name]}"
+
+
+def test_importing_the_package_does_not_load_keras():
+    code = (
+        "import sys, fer_helpers, fer_helpers.datasets; "
+        "sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_exists():
+    import fer_helpers
+
+    for name in fer_helpers.__all__:
+        assert getattr(fer_helpers, name) is not None, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = fer_helpers.nothing
+
+
+def test_network_and_loss_run_on_jax(tmp_path):
+    code = """
+import numpy as np
+import fer_helpers
+from fer_helpers.batches import batches_of
+from fer_helpers.model import build_model, load_model
+from fer_helpers.prediction import grad_cam
+from fer_helpers.training import compile_model, fit
+import keras
+assert keras.backend.backend() == "jax"
+X = np.random.default_rng(0).integers(0, 256, (32, 48, 48, 1), dtype=np.uint8)
+y = fer_helpers.encode_labels({"emotion": np.arange(32) % 7, "age": [-1] * 32})
+model = compile_model(build_model(widths=(4, 4, 8, 8)), tasks=("emotion",))
+history = fit(model, batches_of(X, y, 16, True), batches_of(X, y, 16), 2, "run")
+assert np.isfinite(history["loss"]).all()
+assert (history["age_output_loss"] == 0).all()
+again = fit(model, batches_of(X, y, 16, True), batches_of(X, y, 16), 3, "run")
+assert len(again) == 3
+assert grad_cam(load_model("run/model.keras"), X[0]).shape == (48, 48)
+"""
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_has_the_courses_form(path):
+    cells = nbformat.read(path, as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    text = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    assert sum(len(re.findall(r"^# ", source, re.M)) for source in text) == 1
+    assert 25 <= len(cells) <= 60
+    assert 0.5 <= len(text) / len(cells) <= 0.65
+    assert max(len(cell.source.splitlines()) for cell in code) <= 25
+    assert path.stat().st_size < 500_000
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", ())]
+    assert len(tagged) == 1
+    assert [line.split(" = ")[0] for line in tagged[0].source.splitlines()] == [
+        "DATASET",
+        "EPOCHS",
+        "DATA_DIR",
+    ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_was_stored_from_one_clean_run(path):
+    cells = nbformat.read(path, as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", f"{cell.source}\n{output.get('text')}"

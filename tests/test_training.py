@@ -1,0 +1,113 @@
+"""Compiling by name, learning, and going on where a run stopped."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_helpers.batches import batches_of
+from fer_helpers.labels import encode_labels
+from fer_helpers.model import build_model, load_model
+from fer_helpers.training import compile_model, fit, labelled_tasks, monitored_metric, train
+
+SMALL = (4, 4, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def faces():
+    """Faces whose emotion is plain to see: bright below or bright above."""
+    generator = np.random.default_rng(0)
+    emotion = np.arange(64) % 2
+    X = generator.integers(0, 60, (64, 48, 48, 1), dtype=np.uint8)
+    X[emotion == 0, :24] += 150
+    X[emotion == 1, 24:] += 150
+    return X, encode_labels({"emotion": emotion})
+
+
+def run(faces, epochs, out_dir, patience=10):
+    keras.utils.set_random_seed(0)
+    model = compile_model(build_model(widths=SMALL), tasks=("emotion",))
+    batches = batches_of(*faces, 16, True), batches_of(*faces, 64)
+    return fit(model, *batches, epochs, out_dir, patience=patience)
+
+
+def test_weighted_loss_is_the_sum_by_name(faces):
+    X, y = faces
+    y = y.copy()
+    y[:, 7], y[:, 10], y[:, 13] = 1, 1, 1
+    model = compile_model(build_model(widths=SMALL))
+    batches = batches_of(X, y, 64)
+    scores = model.evaluate(batches, return_dict=True, verbose=0)
+    total = sum(
+        weight * scores[f"{task}_output_loss"]
+        for task, weight in {"emotion": 2, "gender": 0.1, "race": 1.5, "age": 4}.items()
+    )
+    assert scores["loss"] == pytest.approx(total, rel=1e-4)
+
+
+def test_unlabelled_tasks_cost_nothing(faces):
+    model = compile_model(build_model(widths=SMALL))
+    scores = model.evaluate(batches_of(*faces, 64), return_dict=True, verbose=0)
+    assert scores["age_output_loss"] == 0
+    assert scores["loss"] == pytest.approx(2 * scores["emotion_output_loss"], rel=1e-5)
+
+
+def test_training_learns_and_keeps_the_best_epoch(faces, tmp_path):
+    history = run(faces, 8, tmp_path)
+    assert history["epoch"].tolist() == list(range(1, 9))
+    best = history["val_emotion_output_accuracy"].max()
+    assert best > 0.9
+    X, y = faces
+    predicted = load_model(tmp_path / "model.keras").predict_on_batch(X)[0].argmax(axis=1)
+    assert (predicted == y[:, :7].argmax(axis=1)).mean() == pytest.approx(best, abs=0.02)
+
+
+def test_an_interrupted_run_ends_as_if_it_had_not_been(faces, tmp_path):
+    whole = run(faces, 4, tmp_path / "whole")
+    run(faces, 2, tmp_path / "parts")
+    parts = run(faces, 4, tmp_path / "parts")
+    pd.testing.assert_frame_equal(parts, whole, rtol=1e-4)
+    again = run(faces, 4, tmp_path / "parts")
+    pd.testing.assert_frame_equal(again, parts)
+    assert len(list((tmp_path / "parts").glob("resume-*"))) == 1
+
+
+def test_early_stopping_is_remembered(faces, tmp_path):
+    X, y = faces
+    constant = np.zeros_like(X), y
+    stopped = run(constant, 20, tmp_path, patience=2)
+    assert len(stopped) < 20
+    assert len(run(constant, 20, tmp_path, patience=2)) == len(stopped)
+
+
+def test_a_run_with_other_settings_is_not_mixed_in(tmp_path, small_sample):
+    train("SAMPLE", 1, tmp_path, data_dir=small_sample, batch_size=256)
+    with pytest.raises(ValueError, match=r"begun with \{'seed': 0\}, now asked for with"):
+        train("SAMPLE", 2, tmp_path, data_dir=small_sample, batch_size=256, seed=1)
+
+
+def test_resuming_with_another_network_says_so(faces, tmp_path):
+    run(faces, 1, tmp_path)
+    other = compile_model(build_model(widths=(8, 8, 8, 8)), tasks=("emotion",))
+    with pytest.raises(ValueError, match="does not fit this model"):
+        fit(other, batches_of(*faces, 16, True), batches_of(*faces, 64), 2, tmp_path)
+
+
+def test_labelled_tasks_and_what_they_are_chosen_by(faces):
+    assert labelled_tasks(faces[1]) == ("emotion",)
+    assert monitored_metric(("emotion",)) == "val_emotion_output_accuracy"
+    assert monitored_metric(("gender", "age")) == "val_loss"
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"emotion": -1}, "loss weight of emotion is -1"),
+        ({"emotion": float("nan")}, "loss weight of emotion is nan"),
+        ({"emotoin": 1}, "unknown task 'emotoin'"),
+        ({"emotion": 0, "age": 0}, "all loss weights are 0"),
+    ],
+)
+def test_bad_loss_weights_are_named(weights, message):
+    with pytest.raises(ValueError, match=message):
+        compile_model(build_model(widths=SMALL), weights)
