@@ -160,7 +160,7 @@ def visualize(args) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fer_helpers",
-        description="One CNN, four heads (emotion, gender, race, age), trained with weighted losses.",
+        description="One CNN, four heads (emotion, gender, race, age), weighted losses.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -189,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, help="folder for model.keras and history.csv (default results/DATASET)"
     )
     sub.add_argument("--backbone", choices=("compact", "paper"), default="compact")
-    sub.add_argument("--batch-size", type=int, default=64, help="images a batch (default 64)")
+    sub.add_argument("--batch-size", type=int, default=32, help="images a batch (default 32)")
     sub.add_argument(
         "--loss-weights",
         nargs="+",

@@ -105,7 +105,10 @@ def build_model(backbone: str = "compact", augment: bool = True, **options) -> k
 
 
 def get_model(
-    pretrained: bool = False, dataset_name: str | None = None, backbone: str = "compact"
+    pretrained: bool = False,
+    dataset_name: str | None = None,
+    backbone: str = "compact",
+    augment: bool = True,
 ) -> keras.Model:
     """The network of the course: one image in, four heads out.
 
@@ -119,6 +122,8 @@ def get_model(
     backbone
         ``"compact"``, a small residual network, or ``"paper"``, the CNN of
         arXiv 2110.15028. Weights are shipped for ``"compact"``.
+    augment
+        Begin with a `RandomFace` layer, which changes the images while training.
 
     Returns
     -------
@@ -137,7 +142,7 @@ def get_model(
     if dataset_name is not None:
         check_dataset(dataset_name)
     if not pretrained:
-        return build_model(backbone)
+        return build_model(backbone, augment)
     if dataset_name is None:
         raise ValueError("pretrained=True needs dataset_name=, one of " + ", ".join(DATASETS))
     if backbone != "compact":

@@ -7,7 +7,7 @@ import pytest
 os.environ["TQDM_DISABLE"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import fer_helpers  # noqa: E402 - after the environment, before Keras
+import fer_helpers
 
 
 @pytest.fixture(scope="session")

@@ -119,5 +119,5 @@ def test_wrong_names_and_missing_weights_say_the_way_out(tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights at"):
         load_model(tmp_path / "none.keras")
     (tmp_path / "weights.pkl").write_bytes(b"")
-    with pytest.raises(ValueError, match="not a .keras file"):
+    with pytest.raises(ValueError, match=r"not a \.keras file"):
         load_model(tmp_path / "weights.pkl")

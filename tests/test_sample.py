@@ -222,13 +222,14 @@ def test_pixels_alone_do_not_give_the_emotion_away(faces):
     """A linear model on pixels does better than chance and worse than a network has to."""
     from sklearn.linear_model import LogisticRegression
 
-    small = faces.images.reshape(-1, 16, 3, 16, 3).mean(axis=(2, 4)).reshape(4800, -1) / 255
+    small = faces.images.reshape(-1, 16, 3, 16, 3).mean(axis=(2, 4)).reshape(4800, -1)
     emotion = faces.labels[:, BLOCKS["emotion"]].argmax(axis=1)
     train, test = faces.parts == "train", faces.parts == "test"
+    small = (small - small[train].mean(axis=0)) / small[train].std(axis=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # twenty steps need not converge
-        model = LogisticRegression(max_iter=20).fit(small[train], emotion[train])
-    assert 0.30 < model.score(small[test], emotion[test]) < 0.60
+        warnings.simplefilter("ignore")  # 25 steps need not converge
+        model = LogisticRegression(max_iter=25).fit(small[train], emotion[train])
+    assert 0.40 < model.score(small[test], emotion[test]) < 0.60
 
 
 # --------------------------------------------------------------------------------------- sizes

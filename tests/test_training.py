@@ -17,8 +17,8 @@ SMALL = (4, 4, 8, 8)
 def faces():
     """Faces whose emotion is plain to see: bright below or bright above."""
     generator = np.random.default_rng(0)
-    emotion = np.arange(64) % 2
-    X = generator.integers(0, 60, (64, 48, 48, 1), dtype=np.uint8)
+    emotion = np.arange(128) % 2
+    X = generator.integers(0, 60, (128, 48, 48, 1), dtype=np.uint8)
     X[emotion == 0, :24] += 150
     X[emotion == 1, 24:] += 150
     return X, encode_labels({"emotion": emotion})
@@ -26,7 +26,9 @@ def faces():
 
 def run(faces, epochs, out_dir, patience=10):
     keras.utils.set_random_seed(0)
-    model = compile_model(build_model(widths=SMALL), tasks=("emotion",))
+    model = compile_model(
+        build_model(widths=SMALL), tasks=("emotion",), optimizer=keras.optimizers.Adam(0.01)
+    )
     batches = batches_of(*faces, 16, True), batches_of(*faces, 64)
     return fit(model, *batches, epochs, out_dir, patience=patience)
 

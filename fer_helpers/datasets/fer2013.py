@@ -39,15 +39,7 @@ EXPECTED = (
 PARTS = ("Training", "PublicTest", "PrivateTest")
 INNER: tuple[str, ...] = ()
 
-CSV_EMOTIONS = (
-    "anger",
-    "disgust",
-    "fear",
-    "happiness",
-    "sadness",
-    "surprise",
-    "neutral",
-)
+CSV_EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 FOLDER_EMOTIONS = {
     "angry": "anger",
     "disgusted": "disgust",
@@ -211,11 +203,7 @@ def _read_images(source: Source, names: list[str], image_size: int) -> Faces:
         if not by_name:
             unnamed.add(PurePosixPath(name).parent.parent.name)
         # The same name again is a second copy, say the zip beside the unpacked folder.
-        key = (
-            PARTS.index(part),
-            FOLDER_EMOTIONS[folder.lower()],
-            PurePosixPath(name).name,
-        )
+        key = (PARTS.index(part), FOLDER_EMOTIONS[folder.lower()], PurePosixPath(name).name)
         faces.setdefault(key, name)
     if not faces:
         name, reason = skipped[0]

@@ -26,27 +26,14 @@ from PIL import Image
 from tqdm import tqdm
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-ARCHIVE_SUFFIXES = (
-    ".tar",
-    ".gz",
-    ".tgz",
-    ".rar",
-    ".7z",
-)  # named in errors: to be unpacked by hand
+ARCHIVE_SUFFIXES = (".tar", ".gz", ".tgz", ".rar", ".7z")  # named in errors: to be unpacked by hand
 MAX_BYTES = 64 << 20  # no face photo is larger; a zip entry that says so is not read
 MAX_INNER_BYTES = 4 << 30
 CHUNK = 128  # images that travel together to a worker process
 SERIAL_BELOW = 4  # chunks; starting the workers costs about what decoding four of them does
 
 # What reading a file can raise: a lost disk, a zip's bad checksum, its password or method.
-READ_ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+READ_ERRORS = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 Box = tuple[float, float, float, float]
 Skipped = list[tuple[str, str]]
@@ -276,7 +263,9 @@ def fit(image: Image.Image, image_size: int, box: Box | None = None) -> np.ndarr
     return np.asarray(image.resize(side, Image.Resampling.BILINEAR, box=box))[..., None]
 
 
-def decode(batch: list[bytes | str], image_size: int, box: Box | None) -> list[np.ndarray | str]:
+def decode(
+    batch: list[bytes | str], image_size: int, box: Box | None = None
+) -> list[np.ndarray | str]:
     """One image, or the reason why there is none, for each file's bytes or reason."""
     results = []
     with warnings.catch_warnings():
@@ -288,7 +277,7 @@ def decode(batch: list[bytes | str], image_size: int, box: Box | None) -> list[n
                         data = fit(image, image_size, box)
                 except Image.UnidentifiedImageError:
                     data = "not an image" if data else "an empty file"
-                except Exception as error:
+                except Exception as error:  # Pillow raises many kinds; one bad file is no end
                     data = str(error) or type(error).__name__
             results.append(data)
     return results
@@ -413,21 +402,18 @@ def cached(folder: Path, name: str, fingerprint: str, build: Callable[[Callable]
     if (faces := _load(place)) is not None:
         return faces
     scratch = place.with_name(f".{name}-{uuid.uuid4().hex}")
+    uncached = f"{name}: read without a cache, as {place.parent} cannot be written"
     try:
         scratch.mkdir(parents=True)
     except OSError as error:
-        note(
-            f"{name}: read without a cache, as {place.parent} cannot be written ({error.strerror})"
-        )
+        note(f"{uncached} ({error.strerror})")
         return build(functools.partial(np.empty, dtype=np.uint8))
     try:
         faces = build(functools.partial(_on_disk, scratch / "images.npy"))
         try:
             _save(faces, scratch)
         except OSError as error:
-            note(
-                f"{name}: read without a cache, as {place.parent} cannot be written ({error.strerror})"
-            )
+            note(f"{uncached} ({error.strerror})")
             if isinstance(faces.images, np.memmap):
                 faces.images = np.array(faces.images)
             return faces

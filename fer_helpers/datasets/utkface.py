@@ -30,13 +30,7 @@ CROP = (0.0, -0.1, 1.0, 0.9)
 
 # Some names in the wild have a space or no dot before jpg; three have no race.
 _FILE_NAME = re.compile(r"(\d{1,3})_(\d)_(?:(\d)_)?(\d{12})\d*\D.*")
-RACES = (
-    0,
-    1,
-    2,
-    -1,
-    -1,
-)  # White, Black, Asian; Indian and Others have no class of RAF-DB's
+RACES = (0, 1, 2, -1, -1)  # White, Black, Asian; Indian and Others have no class of RAF-DB's
 OLDEST = 116  # years, by UTKFace's own description
 VALIDATION_SHARE = 0.1
 
