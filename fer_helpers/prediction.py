@@ -17,7 +17,7 @@ from fer_helpers.model import IMAGE_SIZE
 
 # Where the eyes and the corners of the mouth lie in the training data, as shares of the
 # side: the medians that MTCNN finds in FER2013.
-TEMPLATE = np.array([[0.31, 0.37], [0.69, 0.37], [0.36, 0.77], [0.64, 0.77]])
+TEMPLATE = np.array([[0.315, 0.388], [0.685, 0.388], [0.36, 0.77], [0.64, 0.77]])
 KEYPOINTS = ("left_eye", "right_eye", "mouth_left", "mouth_right")
 
 # Detection gains nothing from more pixels than these along the longer side.

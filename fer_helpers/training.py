@@ -226,19 +226,20 @@ def fit(
         ),
         keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode),
     ]
-    run = _Run(out_dir, history, monitor, mode, train.seed)
+    run = _Run(out_dir, history, monitor, mode, train)
     if done:
         run.restore(model)
         _replay(watchers, model, history)
     if done < epochs and not model.stop_training:
-        # Before Keras begins: it fetches the first batches ahead of any callback.
-        train.set_epoch(done)
         model.fit(
             train,
             validation_data=validation,
             initial_epoch=done,
             epochs=epochs,
             verbose=0,
+            # The batches are shuffled already; Keras would shuffle their order by Python's
+            # global random state, which an interrupted run does not get back.
+            shuffle=False,
             callbacks=[
                 *callbacks,
                 *watchers,
@@ -266,9 +267,9 @@ def _replay(watchers: list[keras.callbacks.Callback], model: keras.Model, histor
 class _Run(keras.callbacks.Callback):
     """Keeps the files of a run. An epoch counts once its row stands in history.csv."""
 
-    def __init__(self, out_dir, history, monitor, mode, seed):
+    def __init__(self, out_dir, history, monitor, mode, train):
         super().__init__()
-        self.out_dir, self.monitor, self.seed = out_dir, monitor, seed
+        self.out_dir, self.monitor, self.train_batches = out_dir, monitor, train
         self.rows = history.to_dict("records")
         self.sign = 1 if mode == "max" else -1
 
@@ -295,7 +296,9 @@ class _Run(keras.callbacks.Callback):
             ) from error
 
     def on_epoch_begin(self, epoch, logs=None):
-        _seed_layers(self.model, self.seed, epoch)
+        # Keras also ends an epoch of the batches when it only begins to fit.
+        self.train_batches.set_epoch(epoch)
+        _seed_layers(self.model, self.train_batches.seed, epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()}
