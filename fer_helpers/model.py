@@ -1,5 +1,6 @@
 """One network, four heads: two backbones that share the heads."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from importlib.resources import files
@@ -160,7 +161,10 @@ def _load_shipped(dataset_name: str) -> keras.Model:
             f"'python -m fer_helpers train --dataset {dataset_name} --out results/{dataset_name}' "
             f"and load results/{dataset_name}/model.keras with fer_helpers.load_model"
         )
-    model = build_model(**json.loads((folder / f"{name}.json").read_text())["model"])
+    card = json.loads((folder / f"{name}.json").read_text())
+    if hashlib.sha256(weights.read_bytes()).hexdigest() != card["sha256"]:
+        raise ValueError(f"{weights} is not the file that was shipped: install the package again")
+    model = build_model(**card["model"])
     model.load_weights(weights)
     return model
 
