@@ -24,7 +24,7 @@ lab: setup
 
 test: setup lint
 	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks
+	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 notebooks
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -128,7 +128,9 @@ def reliability(probabilities: np.ndarray, true: np.ndarray, title: str = "Relia
     table = reliability_table(probabilities, true)
     figure, axes = plt.subplots(figsize=(4, 3.6))
     axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="perfect")
-    axes.plot(table["confidence"], table["accuracy"], marker="o", label="network")
+    # A bin of few faces says little: its point is small.
+    size = 10 + 150 * table["n"] / table["n"].max()
+    axes.scatter(table["confidence"], table["accuracy"], size, label="network, by faces")
     axes.set(title=title, xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     axes.legend()
     return figure

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from keras import ops
 from PIL import Image, ImageOps
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fer_helpers.datasets.files import IMAGE_SUFFIXES, decode, fit
 from fer_helpers.labels import TASKS
@@ -56,10 +56,14 @@ def predict(
     for start in tqdm(range(0, len(images), batch_size), desc="predicting", delay=2, leave=False):
         batch = np.asarray(images[start : start + batch_size])
         _check_values(batch)
+        count = len(batch)
+        if start:
+            # A last batch of another size would make the backend compile once more.
+            batch = np.resize(batch, (batch_size, *batch.shape[1:]))
         views = [batch, batch[:, :, ::-1]] if flip else [batch]
         outputs = [model.predict_on_batch(view) for view in views]
         for index, task in enumerate(TASKS):
-            parts[task].append(np.mean([view[index] for view in outputs], axis=0))
+            parts[task].append(np.mean([view[index] for view in outputs], axis=0)[:count])
     empty = {task: np.zeros((0, len(classes)), np.float32) for task, classes in TASKS.items()}
     return {task: np.concatenate([empty[task], *parts[task]]) for task in TASKS}
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fer_helpers.batches import FaceBatches, batches_of
 from fer_helpers.datasets import read_dataset
@@ -190,7 +190,8 @@ def fit(
     - ``resume-N.weights.h5``: all that is needed to go on after epoch N.
 
     Called again with the same `out_dir`, it goes on after the last finished epoch with the
-    same batches, learning rate and dropout that it would have had.
+    same batches, learning rate and dropout that it would have had. What the run was begun
+    with stands in ``settings.json``.
 
     Parameters
     ----------
@@ -214,9 +215,23 @@ def fit(
     -------
     pandas.DataFrame
         The history, epochs counted from 1.
+
+    Raises
+    ------
+    ValueError
+        `out_dir` holds a run of another network, or with other loss weights, images, batch
+        size or seed.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "network": model.name,
+        "loss_weights": model.get_compile_config()["loss_weights"],
+        "images": len(train.images),
+        "batch_size": train.batch_size,
+        "seed": train.seed,
+    }
+    _check_settings(out_dir, settings)
     mode = "max" if "accuracy" in monitor else "min"
     history = read_history(out_dir)
     done = len(history)
@@ -409,14 +424,6 @@ def train(
         The history, a row an epoch.
     """
     out_dir = Path(out_dir or Path("results") / dataset_name)
-    settings = {
-        "dataset": dataset_name,
-        "seed": seed,
-        "backbone": backbone,
-        "batch_size": batch_size,
-        "loss_weights": dict(loss_weights),
-    }
-    _check_settings(out_dir, settings)
     (X, y), (X_val, y_val) = load_training_data(dataset_name, data_dir=data_dir)
     keras.utils.set_random_seed(seed)
     previous = keras.config.dtype_policy()
@@ -450,5 +457,4 @@ def _check_settings(out_dir: Path, settings: dict) -> None:
                 f"{ {key: settings[key] for key in changed} }: use another folder, "
                 "or delete this one"
             )
-    out_dir.mkdir(parents=True, exist_ok=True)
     _replace(path, lambda part: part.write_text(json.dumps(settings, indent=1)))

@@ -91,7 +91,7 @@ def test_a_run_with_other_settings_is_not_mixed_in(tmp_path, small_sample):
 def test_resuming_with_another_network_says_so(faces, tmp_path):
     run(faces, 1, tmp_path)
     other = compile_model(build_model(widths=(8, 8, 8, 8)), tasks=("emotion",))
-    with pytest.raises(ValueError, match="does not fit this model"):
+    with pytest.raises(ValueError, match="does not fit this model"):  # of the same name
         fit(other, batches_of(*faces, 16, True), batches_of(*faces, 64), 2, tmp_path)
 
 
