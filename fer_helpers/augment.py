@@ -2,8 +2,9 @@
 
 import math
 
-import keras
-from keras import ops
+from fer_helpers.backend import keras
+
+ops = keras.ops
 
 # Random numbers that one image needs.
 _DRAWS = 13

@@ -1,10 +1,10 @@
 """Batches: shuffled images with one target a head, ready for ``model.fit``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import keras
 import numpy as np
 
+from fer_helpers.backend import keras
 from fer_helpers.labels import OUTPUTS, separate_category
 
 
@@ -12,7 +12,8 @@ class FaceBatches(keras.utils.PyDataset):
     """Batches of faces and their four targets; see `generate_images`.
 
     The order follows from (`seed`, `epoch`) alone, so a run that is resumed at an epoch
-    sees the batches it would have seen.
+    sees the batches it would have seen. `sources` is for `mixed_batches`: how many faces
+    there are of each source, one source after the other, and how many go into a batch.
     """
 
     def __init__(
@@ -22,23 +23,40 @@ class FaceBatches(keras.utils.PyDataset):
         batch_size: int,
         is_training: bool,
         seed: int,
+        sources: Sequence[tuple[int, int]] = (),
     ):
         super().__init__()
         self.images, self.targets = images, dict(targets)
         self.batch_size, self.is_training = batch_size, is_training
-        self.seed = seed
+        self.seed, self.sources = seed, tuple(sources)
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the batches of `epoch` (counted from 0)."""
         self.epoch, n = epoch, len(self.images)
         shuffle = np.random.default_rng([self.seed, epoch]).permutation
-        self._order = shuffle(n) if self.is_training else np.arange(n)
+        if self.sources:
+            self._order = self._mixed_order(shuffle)
+        else:
+            self._order = shuffle(n) if self.is_training else np.arange(n)
+
+    def _mixed_order(self, shuffle) -> np.ndarray:
+        batches, start, columns = len(self), 0, []
+        for faces, share in self.sources:
+            # A source that is too small for the epoch is gone through again.
+            rounds = -(-batches * share // faces)
+            rows = np.concatenate([start + shuffle(faces) for _ in range(rounds)])
+            columns.append(rows[: batches * share].reshape(batches, share))
+            start += faces
+        return np.concatenate(columns, axis=1).ravel()
 
     def on_epoch_end(self) -> None:
         self.set_epoch(self.epoch + 1)
 
     def __len__(self) -> int:
+        if self.sources:
+            faces, share = self.sources[0]
+            return max(faces // share, 1)
         full, rest = divmod(len(self.images), self.batch_size)
         # A last, small batch makes a noisy training step, and would be a step too many for
         # steps_per_epoch=len(X) // batch_size.
@@ -100,6 +118,35 @@ def generate_images(
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     named = {OUTPUTS[task]: np.asarray(block, np.float32) for task, block in targets.items()}
     return FaceBatches(X, named, batch_size, is_training, seed)
+
+
+def mixed_batches(
+    parts: Sequence[tuple[np.ndarray, np.ndarray]], shares: Sequence[int], seed: int = 0
+) -> FaceBatches:
+    """Training batches with a fixed number of faces from each of several data sets.
+
+    Parameters
+    ----------
+    parts
+        ``(X, y)`` of each data set, as `load_data` gives them.
+    shares
+        Faces of each in a batch. An epoch goes once through the first data set; the others
+        are drawn from anew each epoch, and gone through again where they are too small.
+    seed
+        Of the shuffling.
+
+    Raises
+    ------
+    ValueError
+        Not one share, of at least 1, for each data set, or a data set without images.
+    """
+    lengths = [len(X) for X, _ in parts]
+    if len(shares) != len(parts) or min(shares, default=0) < 1 or min(lengths) < 1:
+        raise ValueError(f"data sets of {lengths} images need a share of at least 1 each: {shares}")
+    X, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    plain = batches_of(X, y, sum(shares), True, seed=seed)
+    sources = tuple(zip(lengths, shares, strict=True))
+    return FaceBatches(X, plain.targets, sum(shares), True, seed, sources)
 
 
 def batches_of(X: np.ndarray, y: np.ndarray, *args, **kwargs) -> FaceBatches:

@@ -19,6 +19,9 @@ UTKFACE/ hold the unpacked files or the zip as downloaded. SAMPLE needs none.
 """
 
 
+TRAINING_PARTS = ("train", "Training")
+
+
 def _show(rows, as_json: bool) -> None:
     """Print a DataFrame as a table, or as JSON with one object a row."""
     frame = rows.reset_index() if rows.index.name else rows
@@ -67,18 +70,32 @@ def train(args) -> None:
             raise ValueError(
                 f"--loss-weights wants TASK=NUMBER, as in age=4, not {word!r}"
             ) from None
-    out = args.out or Path("results") / args.dataset
+    out = args.out or Path("results") / (args.recipe or args.dataset)
+    if args.recipe:
+        from fer_helpers.recipes import RECIPES
+
+        given = {"epochs": args.epochs} if args.epochs else {}
+        history = RECIPES[args.recipe](
+            out, seed=args.seed, data_dir=args.data_dir, backbone=args.backbone, **given
+        )
+        _show_history(history, out, args.json)
+        return
     history = training.train(
         args.dataset,
-        args.epochs,
+        args.epochs or 30,
         out,
         data_dir=args.data_dir,
         seed=args.seed,
         backbone=args.backbone,
         batch_size=args.batch_size,
         loss_weights=weights,
+        start=args.start,
     )
-    if args.json:
+    _show_history(history, out, args.json)
+
+
+def _show_history(history, out: Path, as_json: bool) -> None:
+    if as_json:
         _show(history, True)
     else:
         print(f"{len(history)} epochs; best model in {out / 'model.keras'}")
@@ -90,12 +107,16 @@ def evaluate(args) -> None:
 
     network = model.load_model(args.weights)
     faces = read_dataset(args.dataset, args.split, data_dir=args.data_dir)
-    probabilities = prediction.predict(network, faces.images, flip=args.flip)
+    probabilities = prediction.predict(network, faces.images, views=args.views)
     table = evaluation.accuracy_table(faces.labels, probabilities)
     if args.predictions:
         rows = prediction.prediction_table(faces.paths, probabilities, attributes=True)
         rows["error"] = ""
         rows.to_csv(args.predictions, index=False)
+    original = ~_copies_of_training(args, faces)
+    unseen = evaluation.accuracy_table(
+        faces.labels[original], {task: p[original] for task, p in probabilities.items()}
+    )
     recalls = {
         task: evaluation.class_table(faces.labels, probabilities, task) for task in table.index
     }
@@ -105,6 +126,9 @@ def evaluate(args) -> None:
             "dataset": args.dataset,
             "split": args.split,
             "images": len(faces),
+            "views": args.views,
+            "copies_of_training_images": int((~original).sum()),
+            "without_copies": unseen.to_dict("index"),
             "tasks": {
                 task: row | {"recall": recalls[task]["recall"].dropna().to_dict()}
                 for task, row in table.to_dict("index").items()
@@ -113,9 +137,26 @@ def evaluate(args) -> None:
         print(json.dumps(report, indent=1))
         return
     _show(table, False)
+    if not original.all():
+        print(f"\nWithout {(~original).sum()} exact copies of training images:")
+        _show(unseen, False)
     for recall in recalls.values():
         print()
         _show(recall, False)
+
+
+def _copies_of_training(args, faces):
+    """Which of the faces also stand, pixel by pixel, in the training part, if that is there."""
+    import numpy as np
+
+    from fer_helpers.datasets import read_dataset
+    from fer_helpers.evaluation import find_copies
+
+    whole = read_dataset(args.dataset, data_dir=args.data_dir)
+    training = np.isin(whole.parts, TRAINING_PARTS)
+    if np.isin(faces.parts, TRAINING_PARTS).any() or not training.any():
+        return np.zeros(len(faces), bool)
+    return find_copies(faces.images, whole.images[training])
 
 
 def predict(args) -> None:
@@ -183,10 +224,18 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command(train, "Train, or go on with a run that stopped, and keep the best epoch.")
     reads_data(sub, default="SAMPLE")
-    sub.add_argument("--epochs", type=int, default=30, help="epochs in total (default 30)")
+    sub.add_argument(
+        "--recipe",
+        choices=("open-data",),
+        help="make shipped weights again: open-data from FER and UTKFACE together",
+    )
+    sub.add_argument("--epochs", type=int, help="epochs in total (default 30, or the recipe's own)")
+    sub.add_argument("--start", metavar="WEIGHTS", help="begin from these: " + weights_help)
     sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
     sub.add_argument(
-        "--out", type=Path, help="folder for model.keras and history.csv (default results/DATASET)"
+        "--out",
+        type=Path,
+        help="folder for model.keras and history.csv (default results/DATASET, results/RECIPE)",
     )
     sub.add_argument("--backbone", choices=("compact", "paper"), default="compact")
     sub.add_argument("--batch-size", type=int, default=32, help="images a batch (default 32)")
@@ -205,7 +254,13 @@ def _parser() -> argparse.ArgumentParser:
         default="all",
         help="train, validation, test, all, or the data set's own word such as PublicTest",
     )
-    sub.add_argument("--flip", action="store_true", help="average with the mirrored image")
+    sub.add_argument(
+        "--views",
+        type=int,
+        choices=(1, 2, 10),
+        default=1,
+        help="views of each image that are averaged: 1, 2 with its mirror image, 10 crops",
+    )
     sub.add_argument("--predictions", type=Path, metavar="CSV", help="also write a row an image")
 
     sub = command(predict, "Predict photos, or face crops with --no-detect.")

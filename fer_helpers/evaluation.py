@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from sklearn import metrics
 
 from fer_helpers.labels import BLOCKS, TASKS
@@ -139,6 +141,35 @@ def expected_calibration_error(
     """
     table = reliability(probabilities, true, bins)
     return float(np.average((table.confidence - table.accuracy).abs(), weights=table.n))
+
+
+def fit_temperature(probabilities: np.ndarray, true: np.ndarray) -> float:
+    """The temperature that makes `probabilities` most likely (Guo et al. 2017).
+
+    Parameters
+    ----------
+    probabilities
+        float (N, classes), softmax at temperature 1.
+    true
+        int (N,) class indices.
+
+    Returns
+    -------
+    float
+        Between 0.05 and 20; above 1 if the network is overconfident.
+    """
+    # The logits but for a constant in each row, which a softmax does not see.
+    logits = np.log(np.clip(probabilities.astype(np.float64), 1e-12, 1))
+
+    def surprise(log_temperature: float) -> float:
+        return metrics.log_loss(
+            true,
+            softmax(logits / np.exp(log_temperature), axis=1),
+            labels=range(probabilities.shape[1]),
+        )
+
+    bounds = (np.log(0.05), np.log(20))
+    return float(np.exp(minimize_scalar(surprise, bounds=bounds, method="bounded").x))
 
 
 def find_copies(images: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:

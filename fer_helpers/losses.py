@@ -7,8 +7,9 @@ labelled, 0 if not (and the share in between where two faces were mixed), and th
 taken over that mass.
 """
 
-import keras
-from keras import ops
+from fer_helpers.backend import keras
+
+ops = keras.ops
 
 _PACKAGE = "fer_helpers"
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-import keras
-from keras import layers, ops
-
 from fer_helpers.augment import RandomFace
+from fer_helpers.backend import dtype_policy, keras
 from fer_helpers.labels import DATASETS, OUTPUTS, TASKS, check_dataset
+
+layers, ops = keras.layers, keras.ops
 
 IMAGE_SIZE = 48
 
@@ -173,6 +173,36 @@ def _load_shipped(dataset_name: str) -> keras.Model:
     model = build_model(**card["model"])
     model.load_weights(weights)
     return model
+
+
+def write_weights(model: keras.Model, name: str, folder: str | Path, **card) -> Path:
+    """Write weights as the package ships them: half precision, with a JSON beside them.
+
+    Parameters
+    ----------
+    model
+        A network of `build_model`.
+    name
+        The files are ``<name>.weights.h5`` and ``<name>.json``.
+    card
+        What else the JSON says, for instance ``scores=...``.
+
+    Returns
+    -------
+    pathlib.Path
+        Of the weights.
+    """
+    weights = Path(folder) / f"{name}.weights.h5"
+    augment = any(isinstance(layer, RandomFace) for layer in model.layers)
+    build = {"backbone": model.name, "augment": augment}
+    with dtype_policy("float16"):
+        rounded = build_model(**build)
+    rounded.set_weights(model.get_weights())
+    rounded.save_weights(weights)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    content = {"model": build, "sha256": digest} | card
+    weights.with_name(f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    return weights
 
 
 def load_model(weights: str | Path) -> keras.Model:

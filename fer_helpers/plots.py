@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image
 
 from fer_helpers.evaluation import reliability as reliability_table
 from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS
@@ -160,6 +162,56 @@ def prediction(
     right.set_title(f"predicted {classes[best]} ({probabilities[best]:.0%})", fontsize=10)
     right.set(xlabel="probability", xlim=(0, 1))
     right.xaxis.set_major_formatter(PercentFormatter(1))
+    return figure
+
+
+def photo(picture: np.ndarray | Image.Image, table: pd.DataFrame) -> Figure:
+    """A photo with a box around each face, and beside it the probabilities of its emotions.
+
+    Parameters
+    ----------
+    picture
+        The photo.
+    table
+        A row a face, as `predict_photo` gives it.
+    """
+    rows = max(len(table), 1)
+    figure = plt.figure(figsize=(8.5, max(3.2, 1.7 * rows)))
+    grid = figure.add_gridspec(rows, 2, width_ratios=(1.3, 1))
+    left = figure.add_subplot(grid[:, 0])
+    left.imshow(picture)
+    left.set_axis_off()
+    left.set_title(f"{len(table)} face{'' if len(table) == 1 else 's'} found")
+    for place, row in enumerate(table.itertuples()):
+        colour = COLOURS[place % len(COLOURS)]
+        size = row.right - row.left, row.bottom - row.top
+        left.add_patch(Rectangle((row.left, row.top), *size, fill=False, edgecolor=colour, lw=2))
+        left.text(row.left, row.top, f" {place + 1}", color="white", backgroundcolor=colour)
+        bars = figure.add_subplot(grid[place, 1])
+        values = [getattr(row, f"emotion_{name}") for name in TASKS["emotion"]]
+        _emotion_bars(bars, values, colour)
+        bars.set_title(f"{place + 1}: {row.emotion} ({max(values):.0%})", fontsize=10)
+        if place < rows - 1:
+            bars.set(xlabel="", xticklabels=[])
+    return figure
+
+
+def _emotion_bars(axes: plt.Axes, probabilities: Sequence[float], colour: str) -> None:
+    axes.barh(TASKS["emotion"], probabilities, color=colour)
+    axes.invert_yaxis()
+    axes.set(xlabel="probability", xlim=(0, 1))
+    axes.tick_params(axis="y", labelsize=8)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+
+
+def looked_at(image: np.ndarray, heat: np.ndarray, probabilities: np.ndarray, name: str) -> Figure:
+    """A face, the evidence that `grad_cam` found in it for emotion `name`, and all seven."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(8.5, 2.4), width_ratios=(1, 1, 1.5))
+    _show_face(left, image, "what the network sees")
+    _show_face(middle, image, f"evidence for {name}")
+    middle.imshow(heat, cmap="inferno", alpha=0.55, vmin=0, vmax=1)
+    _emotion_bars(right, probabilities, COLOURS[0])
+    right.set_title(f"{name} ({max(probabilities):.0%})", fontsize=10)
     return figure
 
 

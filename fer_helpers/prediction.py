@@ -1,19 +1,24 @@
 """From images to probabilities, from a photo to its faces, and what the network looked at."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
-from keras import ops
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from fer_helpers.datasets.files import IMAGE_SUFFIXES, decode, fit
-from fer_helpers.labels import TASKS
+from fer_helpers.backend import gradient, keras
+from fer_helpers.datasets.files import IMAGE_SUFFIXES, decode, eight_bit, fit, note
+from fer_helpers.evaluation import fit_temperature, labelled, true_and_predicted
+from fer_helpers.labels import OUTPUTS, TASKS
 from fer_helpers.model import IMAGE_SIZE
+
+ops = keras.ops
 
 # Where the eyes and the corners of the mouth lie in the training data, as shares of the
 # side: the medians that MTCNN finds in FER2013.
@@ -23,9 +28,18 @@ KEYPOINTS = ("left_eye", "right_eye", "mouth_left", "mouth_right")
 # Detection gains nothing from more pixels than these along the longer side.
 DETECTION_SIDE = 1280
 
+VIEWS = (1, 2, 10)
+
+NO_FACE = "no face found"
+ATTRIBUTES = (
+    "Gender, race and age are coarse classes that annotators gave to strangers' faces. They are "
+    "here for the audit of labelled data sets. To sort people by race from their faces is "
+    "banned in the EU (AI Act, Art. 5(1)(g)): do not use them on people."
+)
+
 
 def predict(
-    model: keras.Model, images: np.ndarray, batch_size: int = 256, flip: bool = False
+    model: keras.Model, images: np.ndarray, batch_size: int = 256, views: int = 1
 ) -> dict[str, np.ndarray]:
     """Probabilities of every class of every task.
 
@@ -37,8 +51,10 @@ def predict(
         (N, 48, 48, 1), values 0 to 255; may be a memory map.
     batch_size
         Images a batch.
-    flip
-        Average with the prediction for the mirrored image.
+    views
+        How many views of each image are averaged: 1, the image; 2, also its mirror image;
+        10, windows of 44/48 of the side in the four corners and the centre, and their
+        mirror images.
 
     Returns
     -------
@@ -48,8 +64,11 @@ def predict(
     Raises
     ------
     ValueError
-        Images of another shape, or with values that are not finite or beyond 0 to 255.
+        Images of another shape, or with values that are not finite or beyond 0 to 255, or
+        a number of views other than 1, 2 and 10.
     """
+    if views not in VIEWS:
+        raise ValueError(f"views must be one of {VIEWS}, not {views!r}")
     if images.ndim != 4 or images.shape[1:] != model.input_shape[1:]:
         raise ValueError(f"images must be (N, *{model.input_shape[1:]}), not {images.shape}")
     parts = {task: [] for task in TASKS}
@@ -60,12 +79,66 @@ def predict(
         if start:
             # A last batch of another size would make the backend compile once more.
             batch = np.resize(batch, (batch_size, *batch.shape[1:]))
-        views = [batch, batch[:, :, ::-1]] if flip else [batch]
-        outputs = [model.predict_on_batch(view) for view in views]
+        outputs = [model.predict_on_batch(view) for view in _views(batch, views)]
         for index, task in enumerate(TASKS):
             parts[task].append(np.mean([view[index] for view in outputs], axis=0)[:count])
     empty = {task: np.zeros((0, len(classes)), np.float32) for task, classes in TASKS.items()}
     return {task: np.concatenate([empty[task], *parts[task]]) for task in TASKS}
+
+
+def _views(batch: np.ndarray, views: int) -> Iterator[np.ndarray]:
+    plain = [batch]
+    if views == 10:
+        side = batch.shape[1]
+        margin = side // 12
+        corners = [(0, 0), (0, margin), (margin, 0), (margin, margin), (margin // 2, margin // 2)]
+        inner = side - margin
+        plain = [
+            ops.convert_to_numpy(
+                ops.image.resize(
+                    ops.cast(batch[:, top : top + inner, left : left + inner], "float32"),
+                    (side, side),
+                )
+            )
+            for top, left in corners
+        ]
+    for view in plain:
+        yield view
+        if views > 1:
+            yield view[:, :, ::-1]
+
+
+def calibrate(model: keras.Model, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Set each head's temperature so that its confidence matches its accuracy on (X, y).
+
+    Use validation faces: the training faces know the network too well, and test faces are
+    for scoring. Which class is the most probable one does not change.
+
+    Parameters
+    ----------
+    model
+        As `get_model` gives it; changed in place. A head without labels in `y` stays as it
+        is.
+    X, y
+        As `load_data` gives them.
+
+    Returns
+    -------
+    dict
+        Task -> temperature.
+    """
+    temperatures = {task: model.get_layer(OUTPUTS[task]).temperature for task in TASKS}
+    rows = {task: labelled(y, task) for task in TASKS}
+    fitted = {}
+    tasks = [task for task in TASKS if rows[task].any()]
+    for task in tasks:
+        temperatures[task].assign(1.0)
+    probabilities = predict(model, X)
+    for task in tasks:
+        true, _ = true_and_predicted(y, probabilities, task)
+        fitted[task] = fit_temperature(probabilities[task][rows[task]], true)
+        temperatures[task].assign(fitted[task])
+    return fitted
 
 
 def _check_values(batch: np.ndarray) -> None:
@@ -168,44 +241,97 @@ def _read_bytes(path: Path) -> bytes | str:
 def predict_photos(
     model: keras.Model, paths: Sequence[Path], attributes: bool = False
 ) -> pd.DataFrame:
-    """Find the faces in photos and predict each.
+    """Find the faces in photos and predict each; a bad file does not stop the others.
 
     Returns
     -------
     pandas.DataFrame
-        As `prediction_table`, a row a face, with the columns of `find_faces`, and
-        ``error``. A photo that cannot be read, or without a face, has one row.
+        As `predict_photo`, with a first column ``path`` and a last one ``error``. A photo
+        that cannot be read, or without a face, has one row.
     """
     tables = []
     for path in tqdm(paths, desc="photos", delay=2, leave=False):
-        crops, boxes, error = np.zeros((0, IMAGE_SIZE, IMAGE_SIZE, 1), np.uint8), None, ""
+        error = ""
         try:
-            crops, boxes = find_faces(open_photo(path))
-            error = "" if len(crops) else "no face found"
-        except (OSError, ValueError, Image.DecompressionBombError) as problem:
+            _, table = predict_photo(model, open_photo(path), attributes)
+            if table.empty:
+                error = NO_FACE
+        except ValueError as problem:
             error = str(problem)
-        if len(crops):
-            table = prediction_table([str(path)] * len(crops), predict(model, crops), attributes)
-            tables.append(pd.concat([table, boxes], axis=1).assign(error=""))
-        else:
-            tables.append(pd.DataFrame({"path": [str(path)], "error": [error]}))
+        if error:
+            table = pd.DataFrame([{}])
+        table.insert(0, "path", str(path))
+        tables.append(table.assign(error=error))
     table = pd.concat(tables, ignore_index=True)
     return table[[name for name in table if name != "error"] + ["error"]]
 
 
-def open_photo(path: str | Path) -> Image.Image:
-    """Open a photo the right way up.
+def predict_photo(
+    model: keras.Model, photo: Image.Image | np.ndarray, attributes: bool = False
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Find the faces in one photo and predict each.
+
+    Parameters
+    ----------
+    model
+        As `get_model` or `load_model` gives it.
+    photo
+        As `find_faces` takes it.
+    attributes
+        See `prediction_table`; says why they are off otherwise.
+
+    Returns
+    -------
+    crops
+        uint8 (F, 48, 48, 1), what the network saw, largest face first.
+    table
+        A row a face, F of them: the columns of `prediction_table` without ``path``, then
+        those of the boxes of `find_faces`.
+    """
+    if attributes:
+        note(ATTRIBUTES)
+    crops, boxes = find_faces(photo)
+    table = prediction_table([""] * len(crops), predict(model, crops), attributes)
+    return crops, pd.concat([table.drop(columns="path"), boxes], axis=1)
+
+
+def open_photo(source: str | Path | bytes) -> Image.Image:
+    """Open a photo the right way up, in RGB; of an animation, the first picture.
+
+    Parameters
+    ----------
+    source
+        A file's path or its content. JPEG, PNG, WebP, GIF, TIFF, BMP and what else Pillow
+        knows by its content; HEIC too where the package pillow-heif is installed.
 
     Raises
     ------
     ValueError
-        The file is not an image, or is damaged.
+        It is not an image, is damaged or has more pixels than `Image.MAX_IMAGE_PIXELS`
+        (some 90 million).
     """
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error})") from error
+    name = "the image" if isinstance(source, bytes) else str(source)
+    _read_heic_too()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                return ImageOps.exif_transpose(eight_bit(image)).convert("RGB")
+        except Image.UnidentifiedImageError:
+            raise ValueError(f"{name} is not an image, whatever its name says") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            limit = Image.MAX_IMAGE_PIXELS / 1e6
+            raise ValueError(f"{name} has more than {limit:.0f} million pixels") from None
+        except Exception as error:  # Pillow raises many kinds on a file that is not whole
+            raise ValueError(f"{name} cannot be read as an image ({error})") from error
+
+
+@cache
+def _read_heic_too() -> None:
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
 
 
 @cache
@@ -226,7 +352,7 @@ def find_faces(
     Parameters
     ----------
     photo
-        A picture, or uint8 (H, W) or (H, W, 3).
+        A picture, as `open_photo` gives it, or uint8 (H, W) or (H, W, 3).
     least_confidence
         Faces of which the detector is less sure are left out.
 
@@ -297,23 +423,9 @@ def grad_cam(
     activation = ops.cast(bottom(ops.convert_to_tensor(image[None]), training=False), "float32")
     scores = ops.convert_to_numpy(top(activation, training=False))[0]
     chosen = TASKS[task].index(class_name) if class_name else int(scores.argmax())
-    slope = _gradient(lambda value: ops.sum(top(value, training=False)[:, chosen]), activation)
+    slope = gradient(lambda value: ops.sum(top(value, training=False)[:, chosen]), activation)
     weights = ops.mean(slope, axis=(1, 2), keepdims=True)
     heat = ops.relu(ops.sum(weights * activation, axis=-1, keepdims=True))
     heat = ops.image.resize(heat, image.shape[:2], interpolation="bicubic")
     heat = np.clip(ops.convert_to_numpy(heat)[0, :, :, 0], 0, None)
     return heat / heat.max() if heat.max() > 0 else heat
-
-
-def _gradient(function, value):
-    """Gradient of a scalar function: the one thing that Keras leaves to its backend."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.grad(function)(value)
-    import tensorflow as tf
-
-    with tf.GradientTape() as tape:
-        tape.watch(value)
-        result = function(value)
-    return tape.gradient(result, value)

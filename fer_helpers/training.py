@@ -8,66 +8,29 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
+from fer_helpers.backend import choose_precision, dtype_policy, gpu_capability, keras
 from fer_helpers.batches import FaceBatches, batches_of
 from fer_helpers.datasets import read_dataset
 from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS
 from fer_helpers.losses import MaskedAccuracy, MaskedCrossentropy
-from fer_helpers.model import get_model
+from fer_helpers.model import get_model, load_model
 
 # Of arXiv 2110.15028.
 PAPER_LOSS_WEIGHTS = {"emotion": 2.0, "gender": 0.1, "race": 1.5, "age": 4.0}
 
-
-def choose_precision() -> str:
-    """Name of the dtype policy that trains fastest on this machine.
-
-    ``"mixed_bfloat16"`` on a processor with bfloat16 units (AMX or AVX512_BF16) and on GPUs
-    from NVIDIA's Ampere on, ``"mixed_float16"`` on those from Volta on, else ``"float32"``.
-    """
-    capability = _gpu_capability()
-    if capability is not None:
-        return (
-            "mixed_bfloat16"
-            if capability >= 8
-            else "mixed_float16"
-            if capability >= 7
-            else "float32"
-        )
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return "float32"
-    return "mixed_bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"
-
-
-def _gpu_capability() -> float | None:
-    """Compute capability of the first GPU that Keras' backend sees, None without one."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        gpus = [device for device in jax.devices() if device.platform == "gpu"]
-        return float(gpus[0].compute_capability) if gpus else None
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return None
-    # Devices other than NVIDIA's have no such number.
-    major, minor = tf.config.experimental.get_device_details(gpus[0]).get(
-        "compute_capability", (0, 0)
-    )
-    return major + minor / 10
+# Of Adam, from random weights and from weights that should keep what they know.
+LEARNING_RATE = 2e-3
+FINE_TUNING_RATE = 5e-4
 
 
 def check_environment() -> None:
     """Print the versions, the device and the precision in use, and how to get a GPU."""
-    gpu = _gpu_capability() is not None
+    gpu = gpu_capability() is not None
     print(f"Python {platform.python_version()}, Keras {keras.__version__}", end=" ")
     print(f"on {keras.backend.backend()}, precision {choose_precision()}")
     print("GPU found." if gpu else "No GPU: everything works, real data sets train slowly.")
@@ -93,7 +56,7 @@ def compile_model(
     tasks
         Those whose accuracy is reported: the ones that the data have labels for.
     optimizer
-        Adam with a learning rate of 2e-3 if None.
+        Adam with a learning rate of `LEARNING_RATE` if None.
     label_smoothing
         See `MaskedCrossentropy`.
 
@@ -116,7 +79,7 @@ def compile_model(
     if not any(loss_weights.values()):
         raise ValueError("all loss weights are 0: nothing would be trained")
     model.compile(
-        optimizer=optimizer or keras.optimizers.Adam(2e-3),
+        optimizer=optimizer or keras.optimizers.Adam(LEARNING_RATE),
         # By name: a list would go by position, and would be wrong without a word if the
         # outputs were ever ordered differently.
         loss={OUTPUTS[task]: MaskedCrossentropy(label_smoothing) for task in TASKS},
@@ -176,7 +139,7 @@ def fit(
     epochs: int,
     out_dir: str | Path,
     monitor: str = "val_emotion_output_accuracy",
-    patience: int = 8,
+    patience: int | None = 8,
     callbacks: tuple[keras.callbacks.Callback, ...] = (),
 ) -> pd.DataFrame:
     """Train a compiled model, or go on with a run that was interrupted.
@@ -184,7 +147,8 @@ def fit(
     Cuts the learning rate to three tenths when `monitor` has not improved for a quarter of
     `patience` epochs, and stops after `patience`. Writes to `out_dir`:
 
-    - ``model.keras``: the best epoch by `monitor`, in float32, without the optimizer;
+    - ``model.keras``: the best epoch by `monitor`, in float32, without the optimizer; the
+      averaged weights if the optimizer averages them;
     - ``history.csv``: a row an epoch;
     - ``logs/``: for TensorBoard;
     - ``resume-N.weights.h5``: all that is needed to go on after epoch N.
@@ -207,7 +171,8 @@ def fit(
         A name from the history; the greatest value is best if it is an accuracy, else the
         least.
     patience
-        Epochs without improvement before training stops.
+        Epochs without improvement before training stops. None: neither stop nor touch the
+        learning rate, for an optimizer that has a schedule of its own.
     callbacks
         Further Keras callbacks.
 
@@ -219,13 +184,14 @@ def fit(
     Raises
     ------
     ValueError
-        `out_dir` holds a run of another network, or with other loss weights, images, batch
-        size or seed.
+        `out_dir` holds a run of another network, or with another optimizer, loss weights,
+        images, batch size or seed.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     settings = {
         "network": model.name,
+        "optimizer": _optimizer_settings(model.optimizer),
         "loss_weights": model.get_compile_config()["loss_weights"],
         "images": len(train.images),
         "batch_size": train.batch_size,
@@ -235,12 +201,14 @@ def fit(
     mode = "max" if "accuracy" in monitor else "min"
     history = read_history(out_dir)
     done = len(history)
-    watchers = [
-        keras.callbacks.ReduceLROnPlateau(
-            monitor, factor=0.3, patience=max(patience // 4, 1), mode=mode
-        ),
-        keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode),
-    ]
+    watchers = []
+    if patience is not None:
+        plateau = max(patience // 4, 1)
+        watchers = [
+            keras.callbacks.ReduceLROnPlateau(monitor, factor=0.3, patience=plateau, mode=mode),
+            keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode),
+        ]
+    averaging = [keras.callbacks.SwapEMAWeights()] if model.optimizer.use_ema else []
     run = _Run(out_dir, history, monitor, mode, train)
     if done:
         run.restore(model)
@@ -256,8 +224,11 @@ def fit(
             # global random state, which an interrupted run does not get back.
             shuffle=False,
             callbacks=[
+                # What is validated is what is kept: averaged weights are in the network then.
+                keras.callbacks.LambdaCallback(on_test_end=run.keep_validated),
                 *callbacks,
                 *watchers,
+                *averaging,
                 keras.callbacks.TensorBoard(out_dir / "logs"),
                 run,
                 _Progress(epochs),
@@ -269,6 +240,8 @@ def fit(
 def _replay(watchers: list[keras.callbacks.Callback], model: keras.Model, history: pd.DataFrame):
     """Bring fresh callbacks to the state they were in after the epochs of `history`."""
     model.stop_training = False
+    if not watchers:
+        return
     rate = float(model.optimizer.learning_rate)
     for watcher in watchers:
         watcher.set_model(model)
@@ -315,13 +288,17 @@ class _Run(keras.callbacks.Callback):
         self.train_batches.set_epoch(epoch)
         _seed_layers(self.model, self.train_batches.seed, epoch)
 
+    def keep_validated(self, logs=None):
+        self.validated = self.model.get_weights()
+
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()}
         if self.monitor not in row:
             raise ValueError(f"no {self.monitor!r} in the history: choose from {sorted(row)}")
         previous = [self.sign * old[self.monitor] for old in self.rows]
         if all(self.sign * row[self.monitor] > value for value in previous):
-            _replace(self.out_dir / "model.keras", _in_float32(self.model).save)
+            best = _in_float32(self.model, self.validated)
+            _replace(self.out_dir / "model.keras", best.save)
         _replace(self._resume_file(epoch + 1), self.model.save_weights)
         self.rows.append(row)
         table = pd.DataFrame(self.rows)
@@ -342,15 +319,16 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _in_float32(model: keras.Model) -> keras.Model:
-    """A copy that computes in float32 on any machine, whatever it was trained in."""
+def _in_float32(model: keras.Model, weights: list[np.ndarray]) -> keras.Model:
+    """The network with `weights`, in float32 for any machine, whatever it was trained in."""
 
     def rebuild(layer):
         return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
 
     copy = keras.models.clone_model(model, clone_function=rebuild)
-    copy.set_weights(model.get_weights())
-    return copy
+    copy.set_weights(weights)
+    # The clone is compiled, and its optimizer would make the file three times as large.
+    return keras.Model(copy.inputs, copy.outputs, name=copy.name)
 
 
 def _seed_layers(model: keras.Model, seed: int, epoch: int) -> None:
@@ -397,6 +375,7 @@ def train(
     backbone: str = "compact",
     batch_size: int = 32,
     loss_weights: Mapping[str, float] = PAPER_LOSS_WEIGHTS,
+    start: str | Path | None = None,
 ) -> pd.DataFrame:
     """Train on a data set's training part, choosing the best epoch on its validation part.
 
@@ -417,6 +396,8 @@ def train(
         Of the initial weights, the shuffling, the augmentation and the dropout.
     backbone, batch_size, loss_weights
         See `get_model`, `generate_images`, `compile_model`.
+    start
+        Weights to begin from, as `load_model` takes them; random ones if None.
 
     Returns
     -------
@@ -426,28 +407,42 @@ def train(
     out_dir = Path(out_dir or Path("results") / dataset_name)
     (X, y), (X_val, y_val) = load_training_data(dataset_name, data_dir=data_dir)
     keras.utils.set_random_seed(seed)
-    previous = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(choose_precision())
-    try:
-        tasks = labelled_tasks(y)
+    tasks = labelled_tasks(y)
+    with dtype_policy(choose_precision()):
         # Drawn faces vary by themselves, in all that the augmentation would change.
         model = get_model(backbone=backbone, augment=dataset_name != "SAMPLE")
-        compile_model(model, loss_weights, tasks)
-        return fit(
-            model,
-            batches_of(X, y, batch_size, True, seed=seed),
-            batches_of(X_val, y_val, 256),
-            epochs,
-            out_dir,
-            monitored_metric(tasks),
-        )
-    finally:
-        keras.config.set_dtype_policy(previous)
+    optimizer = None
+    if start is not None:
+        begin = load_model(start)
+        if begin.name != backbone:
+            raise ValueError(
+                f"{start} holds a {begin.name!r} network, but {backbone!r} is asked for"
+            )
+        model.set_weights(begin.get_weights())
+        optimizer = keras.optimizers.Adam(FINE_TUNING_RATE)
+    compile_model(model, loss_weights, tasks, optimizer)
+    return fit(
+        model,
+        batches_of(X, y, batch_size, True, seed=seed),
+        batches_of(X_val, y_val, 256),
+        epochs,
+        out_dir,
+        monitored_metric(tasks),
+    )
+
+
+def _optimizer_settings(optimizer: keras.optimizers.Optimizer) -> dict:
+    settings = {"class": type(optimizer).__name__} | optimizer.get_config()
+    del settings["name"]  # numbered anew for each optimizer
+    if isinstance(settings["learning_rate"], float):
+        del settings["learning_rate"]  # falls while training; the run has its own
+    return settings
 
 
 def _check_settings(out_dir: Path, settings: dict) -> None:
     """Refuse to go on with a run that was begun with other settings."""
     path = out_dir / "settings.json"
+    (settings,) = pd.json_normalize(settings).to_dict("records")
     if path.is_file():
         begun = json.loads(path.read_text())
         changed = {key: begun.get(key) for key in settings if begun.get(key) != settings[key]}

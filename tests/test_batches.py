@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fer_helpers.batches import batches_of, generate_images
+from fer_helpers.batches import batches_of, generate_images, mixed_batches
 from fer_helpers.labels import OUTPUTS, encode_labels
 
 N = 23
@@ -90,3 +90,30 @@ def test_no_images_is_an_error(faces):
     X, y = faces
     with pytest.raises(ValueError, match="no images"):
         batches_of(X[:0], y[:0])
+
+
+def test_mixed_batches_hold_their_share_of_each_source(faces):
+    X, y = faces
+    large, small = (X[:16], y[:16]), (X[16:21], y[16:21])
+    batches = mixed_batches([large, small], [4, 2])
+    assert len(batches) == 4
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        first, second = [], []
+        for index in range(len(batches)):
+            images, targets = batches[index]
+            numbers = images[:, 0, 0, 0]
+            np.testing.assert_array_equal(targets["emotion_output"].argmax(axis=1), numbers % 7)
+            assert (numbers < 16).sum() == 4
+            assert (numbers >= 16).sum() == 2
+            first += numbers[numbers < 16].tolist()
+            second += numbers[numbers >= 16].tolist()
+        assert sorted(first) == list(range(16))  # once each
+        assert set(second) == set(range(16, 21))  # eight draws from five
+
+
+def test_mixed_batches_want_a_share_for_each_source(faces):
+    with pytest.raises(ValueError, match="need a share of at least 1 each"):
+        mixed_batches([faces, faces], [4])
+    with pytest.raises(ValueError, match="need a share of at least 1 each"):
+        mixed_batches([faces, faces], [4, 0])

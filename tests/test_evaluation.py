@@ -9,6 +9,7 @@ from fer_helpers.evaluation import (
     confusion,
     expected_calibration_error,
     find_copies,
+    fit_temperature,
     reliability,
     wilson_interval,
 )
@@ -69,3 +70,14 @@ def test_different_lengths_are_refused(results):
     y, probabilities = results
     with pytest.raises(ValueError, match="4 label rows but 5 predictions"):
         accuracy_table(y[:4], probabilities)
+
+
+def test_temperature_undoes_what_sharpened_the_probabilities():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(5000, 4))
+    honest = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    true = (honest.cumsum(axis=1) < generator.random((5000, 1))).sum(axis=1)
+    sharp = honest**3 / (honest**3).sum(axis=1, keepdims=True)
+    assert fit_temperature(honest, true) == pytest.approx(1, abs=0.1)
+    assert fit_temperature(sharp, true) == pytest.approx(3, abs=0.3)
+    assert fit_temperature(sharp.astype(np.float32), true) == pytest.approx(3, abs=0.3)

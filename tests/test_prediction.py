@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_helpers.labels import TASKS
+from fer_helpers.evaluation import expected_calibration_error
+from fer_helpers.labels import TASKS, encode_labels
 from fer_helpers.model import build_model
 from fer_helpers.prediction import (
     TEMPLATE,
     _align,
+    calibrate,
     grad_cam,
     image_files,
     open_photo,
@@ -37,10 +39,53 @@ def test_probabilities_do_not_depend_on_the_batch_size(model, images):
 
 
 def test_flip_averages_both_ways_round(model, images):
-    flipped = predict(model, images, flip=True)["emotion"]
+    flipped = predict(model, images, views=2)["emotion"]
     np.testing.assert_allclose(
-        flipped, predict(model, images[:, :, ::-1], flip=True)["emotion"], atol=1e-5
+        flipped, predict(model, images[:, :, ::-1], views=2)["emotion"], atol=1e-5
     )
+
+
+def test_ten_views_are_the_corners_the_centre_and_their_mirror_images(model, images):
+    grey = np.full((1, 48, 48, 1), 128, np.uint8)
+    np.testing.assert_allclose(
+        predict(model, grey, views=10)["emotion"], predict(model, grey)["emotion"], atol=1e-5
+    )
+    ten = predict(model, images, views=10)["emotion"]
+    np.testing.assert_allclose(
+        ten, predict(model, images[:, :, ::-1], views=10)["emotion"], atol=1e-4
+    )
+    edge = images.copy()
+    edge[:, 0] = 255 - edge[:, 0]  # the upper row is in the two upper windows only
+    change = np.abs(predict(model, edge, views=10)["emotion"] - ten).max()
+    assert (
+        0
+        < change
+        < np.abs(predict(model, edge)["emotion"] - predict(model, images)["emotion"]).max()
+    )
+    with pytest.raises(ValueError, match="views must be one of"):
+        predict(model, images, views=3)
+
+
+def test_calibration_makes_confidence_match_accuracy():
+    network = build_model(widths=(4, 4, 8, 8), augment=False)
+    X = np.random.default_rng(0).integers(0, 256, (300, 48, 48, 1), dtype=np.uint8)
+    head = network.get_layer("emotion_logits")
+    head.set_weights([weight * 40 for weight in head.get_weights()])  # sure of everything
+    before = predict(network, X)
+    guess = before["emotion"].argmax(axis=1)
+    wrong = np.random.default_rng(1).random(300) < 0.4
+    other = np.random.default_rng(2).integers(1, 7, 300)
+    y = encode_labels({"emotion": np.where(wrong, (guess + other) % 7, guess)})
+    temperatures = calibrate(network, X, y)
+    after = predict(network, X)
+    assert list(temperatures) == ["emotion"]
+    assert temperatures["emotion"] > 1
+    np.testing.assert_array_equal(after["emotion"].argmax(axis=1), guess)
+    np.testing.assert_allclose(after["age"], before["age"], atol=1e-5)
+    true = y[:, :7].argmax(axis=1)
+    gap = [expected_calibration_error(scores["emotion"], true) for scores in (before, after)]
+    assert gap[1] < gap[0] / 2
+    assert calibrate(network, X, y) == pytest.approx(temperatures, rel=1e-3)
 
 
 def test_no_images_give_empty_arrays(model, images):
@@ -120,7 +165,7 @@ def test_photos_are_opened_the_right_way_up(tmp_path):
     Image.fromarray(photo).save(tmp_path / "turned.jpg", exif=exif)
     assert open_photo(tmp_path / "turned.jpg").size == (20, 40)
     (tmp_path / "text.jpg").write_text("no")
-    with pytest.raises(ValueError, match=r"text\.jpg cannot be read as an image"):
+    with pytest.raises(ValueError, match=r"text\.jpg is not an image, whatever"):
         open_photo(tmp_path / "text.jpg")
 
 

@@ -242,6 +242,17 @@ def in_parallel(
     return iter(tqdm(results, desc=label, total=total, delay=2, mininterval=0.5, leave=False))
 
 
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits brought to 8, what is transparent put on white; others as they are."""
+    if image.mode.startswith("I"):
+        # Pillow's own conversion cuts off what is above 255.
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image
+
+
 def fit(image: Image.Image, image_size: int, box: Box | None = None) -> np.ndarray:
     """Grey, cut to `box` and resized without aliasing: uint8 (S, S, 1).
 
@@ -250,7 +261,7 @@ def fit(image: Image.Image, image_size: int, box: Box | None = None) -> np.ndarr
     """
     if image.mode != "L":
         image.draft("L", image.size)  # a JPEG need not decode its colours
-        image = image.convert("L")
+        image = eight_bit(image).convert("L")
     width, height = image.size
     if box:
         left, top, right, bottom = np.array(box) * (width, height, width, height)

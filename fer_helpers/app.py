@@ -1,0 +1,208 @@
+"""The widgets of notebook 07 and of `make demo`: a photo in, its faces and predictions out.
+
+Nothing is written to disk, and nothing of a photo is printed or logged.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import anywidget
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
+import traitlets
+from PIL import Image
+
+from fer_helpers import plots
+from fer_helpers.backend import keras
+from fer_helpers.labels import TASKS
+from fer_helpers.prediction import NO_FACE, grad_cam, open_photo, predict, predict_photo
+
+MAX_UPLOAD = 20 << 20  # bytes
+SHOWN_FACES = 4
+
+
+class Snapshot(anywidget.AnyWidget):
+    """A button that opens the camera, and a second one that takes a picture.
+
+    The camera is asked for on a click, never before, and is let go after the picture. The
+    picture travels to the kernel only: on a laptop it stays there.
+    """
+
+    picture = traitlets.Bytes().tag(sync=True)
+    _esm = """
+    function render({ model, el }) {
+      const button = document.createElement("button");
+      const video = document.createElement("video");
+      const message = document.createElement("span");
+      button.className = "jupyter-button";
+      button.textContent = "Open the camera";
+      video.style.cssText = "display:none; max-width:320px; margin-top:8px";
+      video.muted = true;
+      let stream = null;
+      const stop = () => {
+        if (stream) stream.getTracks().forEach((track) => track.stop());
+        stream = null;
+        video.style.display = "none";
+        button.textContent = "Open the camera";
+      };
+      button.onclick = async () => {
+        message.textContent = "";
+        if (!stream) {
+          try {
+            stream = await navigator.mediaDevices.getUserMedia({ video: true });
+          } catch (error) {
+            message.textContent = " No camera: " + error.message;
+            return;
+          }
+          video.srcObject = stream;
+          await video.play();
+          video.style.display = "block";
+          button.textContent = "Take the picture";
+          return;
+        }
+        const canvas = document.createElement("canvas");
+        canvas.width = video.videoWidth;
+        canvas.height = video.videoHeight;
+        canvas.getContext("2d").drawImage(video, 0, 0);
+        stop();
+        const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9));
+        model.set("picture", new DataView(await blob.arrayBuffer()));
+        model.save_changes();
+      };
+      el.append(button, message, video);
+      return stop;
+    }
+    export default { render };
+    """
+
+
+def uploaded_files(value: Mapping | Iterable) -> list[tuple[str, bytes]]:
+    """Name and content of each file in the value of a `FileUpload`, of ipywidgets 7 or 8."""
+    if isinstance(value, Mapping):  # 7: {name: {"metadata": ..., "content": ...}}
+        return [(name, bytes(file["content"])) for name, file in value.items()]
+    return [(file["name"], bytes(file["content"])) for file in value]
+
+
+def read_upload(name: str, content: bytes) -> Image.Image:
+    """Open an uploaded file.
+
+    Raises
+    ------
+    ValueError
+        It is larger than `MAX_UPLOAD`, or its content, whatever its name, is no image.
+    """
+    if len(content) > MAX_UPLOAD:
+        raise ValueError(
+            f"{name} has {len(content) / 2**20:.0f} MB: at most {MAX_UPLOAD >> 20} MB are read"
+        )
+    try:
+        return open_photo(content)
+    except ValueError as error:
+        raise ValueError(str(error).replace("the image", name, 1)) from None
+
+
+def change_face(
+    crop: np.ndarray, angle: float = 0, light: float = 1, covered: float = 0
+) -> np.ndarray:
+    """Turn, relight and cover a face.
+
+    Parameters
+    ----------
+    crop
+        uint8 (48, 48, 1).
+    angle
+        Degrees, counter-clockwise.
+    light
+        Factor of the brightness.
+    covered
+        Share of the height, 0 to 1, that a grey bar covers from below.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, as `crop`.
+    """
+    picture = Image.fromarray(crop[:, :, 0])
+    grey = int(np.median(crop))
+    turned = picture.rotate(angle, Image.Resampling.BILINEAR, fillcolor=grey)
+    changed = np.clip(np.asarray(turned, np.float32) * light, 0, 255).astype(np.uint8)
+    rows = round(covered * len(changed))
+    if rows:
+        changed[-rows:] = grey
+    return changed[..., None]
+
+
+def photo_explorer(model: keras.Model) -> widgets.VBox:
+    """Upload a photo or take one, see its faces and predictions, then change a face.
+
+    Parameters
+    ----------
+    model
+        As `get_model` gives it. Only its emotion head is shown.
+    """
+    upload = widgets.FileUpload(accept="image/*", multiple=False, description="Choose a photo")
+    camera = Snapshot()
+    message = widgets.HTML()
+    shown = widgets.Output()
+    face = widgets.Dropdown(description="face")
+    angle = widgets.FloatSlider(0, min=-60, max=60, step=5, description="turn (°)")
+    light = widgets.FloatSlider(1, min=0.1, max=2, step=0.1, description="light")
+    covered = widgets.FloatSlider(0, min=0, max=0.8, step=0.05, description="cover")
+    changed = widgets.Output()
+    tools = widgets.VBox([face, angle, light, covered, changed])
+    tools.layout.display = "none"
+    found: dict[str, np.ndarray] = {}
+
+    def show_photo(read: Callable[[], Image.Image]) -> None:
+        tools.layout.display = "none"
+        shown.clear_output()
+        _say(message, "Looking for faces …")
+        try:
+            picture = read()
+        except ValueError as error:
+            _say(message, str(error), "#D55E00")
+            return
+        crops, table = predict_photo(model, picture)
+        if table.empty:
+            _say(message, f"{NO_FACE.capitalize()}. A larger, sharper or frontal one may help.")
+            return
+        _say(message, f"{len(table)} face{'s' * (len(table) > 1)} found.")
+        _draw(shown, lambda: plots.photo(picture, table.head(SHOWN_FACES)))
+        found["crops"] = crops
+        face.options = [(str(number + 1), number) for number in range(len(crops[:SHOWN_FACES]))]
+        face.value = 0
+        tools.layout.display = ""
+        show_change()
+
+    def show_change(_=None) -> None:
+        if face.value is None:
+            return
+        crop = change_face(found["crops"][face.value], angle.value, light.value, covered.value)
+        probabilities = predict(model, crop[None])["emotion"][0]
+        best = TASKS["emotion"][int(probabilities.argmax())]
+        _draw(changed, lambda: plots.looked_at(crop, grad_cam(model, crop), probabilities, best))
+
+    def on_upload(_) -> None:
+        for name, content in uploaded_files(upload.value):
+            show_photo(lambda name=name, content=content: read_upload(name, content))
+
+    upload.observe(on_upload, "value")
+    camera.observe(
+        lambda change: change["new"] and show_photo(lambda: read_upload("photo", change["new"])),
+        "picture",
+    )
+    for slider in (face, angle, light, covered):
+        slider.observe(show_change, "value")
+    return widgets.VBox([widgets.HBox([upload, camera]), message, shown, tools])
+
+
+def _say(place: widgets.HTML, text: str, colour: str = "inherit") -> None:
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;")
+    place.value = f'<span role="status" style="color:{colour}">{escaped}</span>'
+
+
+def _draw(place: widgets.Output, draw: Callable[[], plt.Figure]) -> None:
+    place.clear_output(wait=True)
+    with place:
+        draw()
+        plt.show()

@@ -1,0 +1,98 @@
+"""Keras, loaded quietly, and what its backends and this machine do not share.
+
+The other modules take Keras from here, never by ``import keras``: TensorFlow writes native
+log lines to stderr while it loads.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# oneDNN's convolutions are much faster; TensorFlow turns them on by itself only on some CPUs.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@contextmanager
+def _no_native_log() -> Iterator[None]:
+    """Keep what compiled code writes to stderr from showing; Python's errors are raised."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+with _no_native_log():
+    import keras
+# Keras builds a new function for each model, which TensorFlow takes for a mistake.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+def choose_precision() -> str:
+    """Name of the dtype policy that trains fastest on this machine.
+
+    ``"mixed_bfloat16"`` on a processor with bfloat16 units (AMX or AVX512_BF16) and on GPUs
+    from NVIDIA's Ampere on, ``"mixed_float16"`` on those from Volta on, else ``"float32"``.
+    """
+    capability = gpu_capability()
+    if capability is not None:
+        if capability < 7:
+            return "float32"
+        return "mixed_bfloat16" if capability >= 8 else "mixed_float16"
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "float32"
+    return "mixed_bfloat16" if "amx_bf16" in flags or "avx512_bf16" in flags else "float32"
+
+
+def gpu_capability() -> float | None:
+    """Compute capability of the first GPU that Keras' backend sees, None without one."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        gpus = [device for device in jax.devices() if device.platform == "gpu"]
+        return float(gpus[0].compute_capability) if gpus else None
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    # Devices other than NVIDIA's have no such number.
+    major, minor = tf.config.experimental.get_device_details(gpus[0]).get(
+        "compute_capability", (0, 0)
+    )
+    return major + minor / 10
+
+
+@contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """Layers built inside compute in the precision `name`, such as ``"mixed_bfloat16"``."""
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(previous)
+
+
+def gradient(function, value):
+    """Gradient of a scalar function: the one thing that Keras leaves to its backend."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.grad(function)(value)
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(value)
+        result = function(value)
+    return tape.gradient(result, value)
