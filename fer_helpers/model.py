@@ -26,12 +26,6 @@ class CalibratedSoftmax(layers.Layer):
     confidence matches accuracy, and travels with the weights into every file and export.
     """
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        # Keras would choose XLA under TensorFlow too. On a CPU it trains no faster (225
-        # images/s against 226) and takes many seconds to compile each function.
-        self.supports_jit = keras.backend.backend() != "tensorflow"
-
     def build(self, input_shape):
         self.temperature = self.add_weight(
             shape=(), initializer="ones", trainable=False, name="temperature", dtype="float32"
