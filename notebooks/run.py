@@ -21,7 +21,13 @@ def run(notebook: Path, target: Path, parameters: dict) -> None:
     """Run one notebook, in its own folder as JupyterLab does, and write the executed copy."""
     os.environ["TQDM_DISABLE"] = "1"  # a bar that nobody watches is noise in the output
     papermill.execute_notebook(
-        notebook, target, parameters=parameters, cwd=HERE, kernel_name="python3", progress_bar=False
+        notebook,
+        target,
+        parameters=parameters,
+        cwd=HERE,
+        kernel_name="python3",
+        progress_bar=False,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
 
 
