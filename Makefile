@@ -4,7 +4,7 @@ DATASET ?= SAMPLE
 EPOCHS ?=
 BIN := .venv/bin
 
-.PHONY: setup course lab test lint format lock notebooks clean
+.PHONY: setup course lab demo test lint format lock notebooks clean
 
 setup: .venv/installed
 
@@ -21,6 +21,10 @@ course: setup
 
 lab: setup
 	$(BIN)/jupyter lab notebooks
+
+# A page for people who do not read code: upload a photo, see its faces.
+demo: setup
+	$(BIN)/voila notebooks/demo.ipynb --Voila.ip=127.0.0.1 --theme=light
 
 test: setup lint
 	$(BIN)/python -m pytest tests

@@ -3,6 +3,7 @@
 Nothing is written to disk, and nothing of a photo is printed or logged.
 """
 
+import io
 from collections.abc import Callable, Iterable, Mapping
 
 import anywidget
@@ -28,7 +29,7 @@ class Snapshot(anywidget.AnyWidget):
     picture travels to the kernel only: on a laptop it stays there.
     """
 
-    picture = traitlets.Bytes().tag(sync=True)
+    picture = traitlets.CBytes().tag(sync=True)
     _esm = """
     function render({ model, el }) {
       const button = document.createElement("button");
@@ -143,19 +144,23 @@ def photo_explorer(model: keras.Model) -> widgets.VBox:
     upload = widgets.FileUpload(accept="image/*", multiple=False, description="Choose a photo")
     camera = Snapshot()
     message = widgets.HTML()
-    shown = widgets.Output()
+    shown = widgets.Image(format="png")
     face = widgets.Dropdown(description="face")
     angle = widgets.FloatSlider(0, min=-60, max=60, step=5, description="turn (°)")
     light = widgets.FloatSlider(1, min=0.1, max=2, step=0.1, description="light")
     covered = widgets.FloatSlider(0, min=0, max=0.8, step=0.05, description="cover")
-    changed = widgets.Output()
-    tools = widgets.VBox([face, angle, light, covered, changed])
-    tools.layout.display = "none"
+    changed = widgets.Image(format="png")
+    bars = {name: widgets.FloatProgress(max=1, description=name) for name in TASKS["emotion"]}
+    numbers = {name: widgets.Label() for name in bars}
+    answer = widgets.VBox([widgets.HBox([bars[name], numbers[name]]) for name in bars])
+    tools = widgets.HBox([widgets.VBox([face, angle, light, covered]), changed, answer])
+    tools.layout.flex_flow = "row wrap"
+    for part in (shown, tools):
+        part.layout.display = "none"
     found: dict[str, np.ndarray] = {}
 
     def show_photo(read: Callable[[], Image.Image]) -> None:
-        tools.layout.display = "none"
-        shown.clear_output()
+        shown.layout.display = tools.layout.display = "none"
         _say(message, "Looking for faces …")
         try:
             picture = read()
@@ -167,20 +172,24 @@ def photo_explorer(model: keras.Model) -> widgets.VBox:
             _say(message, f"{NO_FACE.capitalize()}. A larger, sharper or frontal one may help.")
             return
         _say(message, f"{len(table)} face{'s' * (len(table) > 1)} found.")
-        _draw(shown, lambda: plots.photo(picture, table.head(SHOWN_FACES)))
+        shown.value = _png(plots.photo(picture, table.head(SHOWN_FACES)))
         found["crops"] = crops
+        face.unobserve(show_change, "value")
         face.options = [(str(number + 1), number) for number in range(len(crops[:SHOWN_FACES]))]
         face.value = 0
-        tools.layout.display = ""
+        face.observe(show_change, "value")
+        shown.layout.display = ""
+        tools.layout.display = "flex"
         show_change()
 
     def show_change(_=None) -> None:
-        if face.value is None:
-            return
         crop = change_face(found["crops"][face.value], angle.value, light.value, covered.value)
         probabilities = predict(model, crop[None])["emotion"][0]
         best = TASKS["emotion"][int(probabilities.argmax())]
-        _draw(changed, lambda: plots.looked_at(crop, grad_cam(model, crop), probabilities, best))
+        changed.value = _png(plots.looked_at(crop, grad_cam(model, crop), best))
+        for name, probability in zip(bars, probabilities, strict=True):
+            bars[name].value = float(probability)
+            numbers[name].value = f"{probability:.0%}"
 
     def on_upload(_) -> None:
         for name, content in uploaded_files(upload.value):
@@ -201,8 +210,8 @@ def _say(place: widgets.HTML, text: str, colour: str = "inherit") -> None:
     place.value = f'<span role="status" style="color:{colour}">{escaped}</span>'
 
 
-def _draw(place: widgets.Output, draw: Callable[[], plt.Figure]) -> None:
-    place.clear_output(wait=True)
-    with place:
-        draw()
-        plt.show()
+def _png(figure: plt.Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    plt.close(figure)
+    return buffer.getvalue()

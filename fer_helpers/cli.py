@@ -11,6 +11,7 @@ EXAMPLES = """examples:
   python -m fer_helpers data
   python -m fer_helpers train --dataset FER --epochs 20 --seed 0 --out results/FER
   python -m fer_helpers evaluate --weights results/FER/model.keras --dataset FER --split PublicTest
+  python -m fer_helpers predict photo.jpg
   python -m fer_helpers predict faces/ --no-detect --out predictions.csv
   python -m fer_helpers visualize --dataset SAMPLE --out results/
 
@@ -164,14 +165,12 @@ def predict(args) -> None:
 
     files = prediction.image_files(args.paths)
     network = model.load_model(args.weights)
-    if not args.attributes and not args.json:
-        print(
-            "Emotion only. Gender, race and age are coarse labels for the audit of data sets; "
-            "--attributes adds them.",
-            file=sys.stderr,
-        )
-    read = prediction.predict_crops if args.no_detect else prediction.predict_photos
-    table = read(network, files, args.attributes)
+    if args.no_detect:
+        table = prediction.predict_crops(network, files, args.attributes)
+    else:
+        table = prediction.predict_photos(network, files, args.attributes)
+        # A picture for each photo that was named; a folder of thousands is for the table.
+        _draw_photos(table, [file for file in files if file in args.paths], args.figures)
     if args.out:
         table.to_csv(args.out, index=False)
         failed = int((table["error"] != "").sum())
@@ -179,6 +178,26 @@ def predict(args) -> None:
     if args.json or not args.out:
         brief = ["path", *(t for t in TASKS if t in table), "confidence", "error"]
         _show(table if args.json else table[[c for c in brief if c in table]], args.json)
+
+
+def _draw_photos(table, files: list[Path], folder: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from fer_helpers import plots, prediction
+
+    for file in files:
+        rows = table[(table["path"] == str(file)) & (table["error"] == "")]
+        if rows.empty:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"{file.stem}-faces.png"
+        figure = plots.photo(prediction.open_photo(file), rows)
+        figure.savefig(target, dpi=100, bbox_inches="tight")
+        plt.close(figure)
+        print(f"drawn in {target}", file=sys.stderr)
 
 
 def visualize(args) -> None:
@@ -270,7 +289,16 @@ def _parser() -> argparse.ArgumentParser:
         "--no-detect", action="store_true", help="each image is one face already cut out"
     )
     sub.add_argument(
-        "--attributes", action="store_true", help="also gender, race and age, off by default"
+        "--attributes",
+        action="store_true",
+        help="also gender, race and age, for the audit of labelled data; off by default",
+    )
+    sub.add_argument(
+        "--figures",
+        type=Path,
+        metavar="FOLDER",
+        default=Path("results/predictions"),
+        help="where the result of each photo named is drawn (default results/predictions)",
     )
     sub.add_argument("--out", type=Path, metavar="CSV", help="write all columns to this file")
 

@@ -204,14 +204,12 @@ def _emotion_bars(axes: plt.Axes, probabilities: Sequence[float], colour: str) -
     axes.xaxis.set_major_formatter(PercentFormatter(1))
 
 
-def looked_at(image: np.ndarray, heat: np.ndarray, probabilities: np.ndarray, name: str) -> Figure:
-    """A face, the evidence that `grad_cam` found in it for emotion `name`, and all seven."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(8.5, 2.4), width_ratios=(1, 1, 1.5))
+def looked_at(image: np.ndarray, heat: np.ndarray, name: str) -> Figure:
+    """A face, and the evidence that `grad_cam` found in it for the class `name`."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(4, 2.3))
     _show_face(left, image, "what the network sees")
-    _show_face(middle, image, f"evidence for {name}")
-    middle.imshow(heat, cmap="inferno", alpha=0.55, vmin=0, vmax=1)
-    _emotion_bars(right, probabilities, COLOURS[0])
-    right.set_title(f"{name} ({max(probabilities):.0%})", fontsize=10)
+    _show_face(right, image, f"evidence for {name}")
+    right.imshow(heat, cmap="inferno", alpha=0.55, vmin=0, vmax=1)
     return figure
 
 

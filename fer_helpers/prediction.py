@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from fer_helpers.backend import gradient, keras
-from fer_helpers.datasets.files import IMAGE_SUFFIXES, decode, eight_bit, fit, note
+from fer_helpers.datasets.files import decode, eight_bit, fit, note
 from fer_helpers.evaluation import fit_temperature, labelled, true_and_predicted
 from fer_helpers.labels import OUTPUTS, TASKS
 from fer_helpers.model import IMAGE_SIZE
@@ -29,6 +29,12 @@ KEYPOINTS = ("left_eye", "right_eye", "mouth_left", "mouth_right")
 DETECTION_SIDE = 1280
 
 VIEWS = (1, 2, 10)
+
+# What is looked for in a folder; a file that is named is read whatever it is called.
+PHOTO_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"),
+    *(".tif", ".tiff", ".heic", ".heif"),
+)
 
 NO_FACE = "no face found"
 ATTRIBUTES = (
@@ -193,9 +199,9 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = [file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
+            inside = [file for file in path.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES]
             if not inside:
-                raise FileNotFoundError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+                raise FileNotFoundError(f"{path} holds no image ({', '.join(PHOTO_SUFFIXES)})")
             found += sorted(inside)
         elif path.exists():
             found.append(path)
@@ -215,6 +221,8 @@ def predict_crops(
         As `prediction_table`, in the order of `paths`, with a last column ``error``: why a
         file could not be read, empty for those that could.
     """
+    if attributes:
+        note(ATTRIBUTES)
     tables = []
     for start in tqdm(range(0, len(paths), batch_size), desc="reading", delay=2, leave=False):
         batch = paths[start : start + batch_size]
@@ -368,9 +376,13 @@ def find_faces(
         photo = Image.fromarray(photo)
     photo = photo.convert("RGB")
     shrink = max(1.0, max(photo.size) / DETECTION_SIDE)
-    small = photo.resize([max(1, round(side / shrink)) for side in photo.size])
+    size = [max(1, round(side / shrink)) for side in photo.size]
+    small = photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
     # MTCNN's image pyramid has no level for a picture smaller than its 12-pixel window.
-    found = _detector().detect_faces(np.asarray(small)) if min(small.size) >= 24 else []
+    found = []
+    if min(small.size) >= 24:
+        with contextlib.redirect_stdout(io.StringIO()):  # it moves the cursor about
+            found = _detector().detect_faces(np.asarray(small))
     found = [face for face in found if face["confidence"] >= least_confidence]
     found.sort(key=lambda face: -face["box"][2] * face["box"][3])
     rows = []

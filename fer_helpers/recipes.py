@@ -84,7 +84,7 @@ def _optimizer(steps: int, epochs: int) -> keras.optimizers.Optimizer:
         weight_decay=5e-3,
         use_ema=True,
         # No longer: batch normalisation keeps its averages for the latest weights, and an
-        # average over 500 steps did not go with them (PublicTest 0.13 where they had 0.44).
+        # average over 500 steps does not go with them (0.13 on PublicTest after three epochs).
         ema_momentum=0.99,
     )
     # Decay is for what multiplies images; scales and offsets are few and free.

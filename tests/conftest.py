@@ -1,6 +1,7 @@
 """What several tests need: the package quiet, a small SAMPLE drawn once."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,13 @@ os.environ["TQDM_DISABLE"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import fer_helpers
+from fer_helpers.backend import keras
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """The same initial weights in every run, and when a test runs alone."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +28,14 @@ def sample_folder(tmp_path_factory):
 def sample_test(sample_folder):
     """(X, y) of the test part of SAMPLE, as everybody has it."""
     return fer_helpers.load_data("SAMPLE", "test", data_dir=sample_folder)
+
+
+@pytest.fixture
+def screenshots(request):
+    """A folder for pictures to look at: results/screenshots/<name of the test>."""
+    folder = Path(__file__).parent.parent / "results" / "screenshots" / request.node.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture

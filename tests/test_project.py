@@ -14,7 +14,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 # Colab's versions (August 2026) of what the package needs; it must install there as it is.
 COLAB = {
@@ -29,6 +29,8 @@ COLAB = {
     "ipywidgets": "7.7.1",
     "joblib": "1.5.3",
     "jax": "0.7.2",
+    "scipy": "1.16.0",
+    "scikit-image": "0.25.2",
 }
 
 
@@ -132,6 +134,8 @@ def test_notebook_has_the_courses_form(path):
     assert 0.5 <= len(text) / len(cells) <= 0.65
     assert max(len(cell.source.splitlines()) for cell in code) <= 25
     assert path.stat().st_size < 500_000
+    if int(path.name[:2]) > 6:  # those after the main job need no data set
+        return
     tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", ())]
     assert len(tagged) == 1
     assert [line.split(" = ")[0] for line in tagged[0].source.splitlines()] == [

@@ -1,0 +1,135 @@
+"""The photo widgets in a real browser: the page that `make demo` serves, and JupyterLab."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+from skimage import data
+
+ROOT = Path(__file__).parent.parent
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+MINUTES = 60_000
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium")
+
+
+@pytest.fixture
+def page():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--use-fake-device-for-media-stream"],
+        )
+        context = browser.new_context(
+            viewport={"width": 1280, "height": 1000}, permissions=["camera"]
+        )
+        yield context.new_page()
+        browser.close()
+
+
+@pytest.fixture
+def files(tmp_path):
+    Image.fromarray(data.astronaut()).save(tmp_path / "astronaut.png")
+    (tmp_path / "text.jpg").write_text("I am no photo.")
+    return tmp_path
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Start a Jupyter server and wait until it answers; it ends with the test."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    servers = []
+
+    def start(*words, path):
+        words = [word.format(port=port) for word in words]
+        log = (tmp_path / "server.log").open("w")
+        servers.append(
+            subprocess.Popen([sys.executable, "-m", *words], stdout=log, stderr=log, cwd=tmp_path)
+        )
+        address = f"http://127.0.0.1:{port}{path}"
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/static/favicons/favicon.ico")
+            except urllib.error.HTTPError:
+                return address
+            except OSError:
+                time.sleep(0.5)
+            else:
+                return address
+        raise TimeoutError((tmp_path / "server.log").read_text())
+
+    yield start
+    for server in servers:
+        server.terminate()
+        server.wait(20)
+
+
+def upload(page, file):
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a photo").click()
+    chooser.value.set_files(file)
+
+
+def use_widgets(page, files, screenshots):
+    """Upload a portrait, see a face and seven bars, then upload what is no photo."""
+    status = page.get_by_role("status").filter(has_text=re.compile("face|not an image"))
+    upload(page, files / "astronaut.png")
+    expect(status).to_have_text("1 face found.", timeout=2 * MINUTES)
+    expect(page.locator(".widget-hprogress:visible")).to_have_count(7, timeout=MINUTES)
+    expect(page.locator("img.widget-image:visible")).to_have_count(2)
+    shares = page.locator(".widget-hprogress:visible + .widget-label")
+    expect(shares.last).to_have_text(re.compile("%"), timeout=MINUTES)
+    percent = [int(share.rstrip("%")) for share in shares.all_inner_texts()]
+    assert abs(sum(percent) - 100) <= 4
+    # The answer follows the sliders: as good as no light.
+    light = page.get_by_role("slider").nth(1)
+    light.press("Home")
+    expect(shares).not_to_have_text([f"{share}%" for share in percent], timeout=MINUTES)
+    page.wait_for_timeout(500)
+    page.screenshot(path=screenshots / "face.png", full_page=True)
+    upload(page, files / "text.jpg")
+    expect(page.locator(".widget-hprogress:visible")).to_have_count(0)
+    expect(status).to_have_text(re.compile("text.jpg is not an image"), timeout=MINUTES)
+    page.screenshot(path=screenshots / "text.png", full_page=True)
+
+
+def test_demo_page_finds_a_face_and_refuses_a_text_file(page, files, serve, screenshots):
+    shutil.copy(ROOT / "notebooks" / "demo.ipynb", files)
+    words = ["voila", "demo.ipynb", "--no-browser", "--Voila.ip=127.0.0.1", "--port={port}"]
+    page.goto(serve(*words, path="/"), timeout=2 * MINUTES)
+    expect(page.get_by_role("button", name="Choose a photo")).to_be_visible(timeout=2 * MINUTES)
+    use_widgets(page, files, screenshots)
+    # The camera is a second way in. Chromium's made-up one shows no face.
+    page.get_by_role("button", name="Open the camera").click()
+    page.get_by_role("button", name="Take the picture").click()
+    status = page.get_by_role("status").filter(has_text="No face found")
+    expect(status).to_be_visible(timeout=MINUTES)
+    assert not [file for file in os.listdir(files) if "snapshot" in file]
+
+
+def test_notebook_07_runs_in_jupyterlab(page, files, serve, screenshots):
+    name = "07_predict_your_photos.ipynb"
+    shutil.copy(ROOT / "notebooks" / name, files)
+    words = ["jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port={port}", "--allow-root"]
+    words += ["--IdentityProvider.token=", "--expose-app-in-browser"]
+    page.goto(serve(*words, path=f"/lab/tree/{name}"), timeout=2 * MINUTES)
+    page.locator(".jp-MarkdownOutput h1").first.wait_for(timeout=2 * MINUTES)
+    kernel = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
+    page.wait_for_function(kernel + "?.status === 'idle'", timeout=2 * MINUTES)
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    button = page.get_by_role("button", name="Choose a photo")
+    button.wait_for(timeout=4 * MINUTES)
+    button.scroll_into_view_if_needed()
+    use_widgets(page, files, screenshots)
