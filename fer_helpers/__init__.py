@@ -25,7 +25,10 @@ _HOME = {
         "accuracy_table class_table confusion wilson_interval expected_calibration_error "
         "find_copies labelled"
     ),
-    "prediction": "predict prediction_table calibrate find_faces grad_cam",
+    "prediction": (
+        "predict prediction_table calibrate open_photo find_faces predict_photo predict_photos "
+        "grad_cam"
+    ),
     "plots": "",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}

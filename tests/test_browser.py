@@ -124,12 +124,21 @@ def test_notebook_07_runs_in_jupyterlab(page, files, serve, screenshots):
     shutil.copy(ROOT / "notebooks" / name, files)
     words = ["jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port={port}", "--allow-root"]
     words += ["--IdentityProvider.token=", "--expose-app-in-browser"]
+    words += [
+        "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
     page.goto(serve(*words, path=f"/lab/tree/{name}"), timeout=2 * MINUTES)
     page.locator(".jp-MarkdownOutput h1").first.wait_for(timeout=2 * MINUTES)
     kernel = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
     page.wait_for_function(kernel + "?.status === 'idle'", timeout=2 * MINUTES)
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    cells = "window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.toJSON())"
+    error = "output => output.output_type == 'error'"
+    last = f"{cells}.filter(cell => cell.cell_type == 'code').pop()"
+    page.wait_for_function(last + ".execution_count", timeout=4 * MINUTES)
+    page.wait_for_function(kernel + "?.status === 'idle'", timeout=2 * MINUTES)
+    assert page.evaluate(f"{cells}.flatMap(cell => cell.outputs ?? []).filter({error})") == []
     button = page.get_by_role("button", name="Choose a photo")
-    button.wait_for(timeout=4 * MINUTES)
     button.scroll_into_view_if_needed()
     use_widgets(page, files, screenshots)

@@ -87,9 +87,7 @@ def test_calibration_finds_the_temperature_that_makes_confidence_match_accuracy(
     assert list(temperatures) == ["emotion"]
     assert temperatures["emotion"] == pytest.approx(3, rel=0.1)
     assert expected_calibration_error(after["emotion"], true) < 0.05
-    np.testing.assert_array_equal(
-        after["emotion"].argmax(axis=1), before["emotion"].argmax(axis=1)
-    )
+    np.testing.assert_array_equal(after["emotion"].argmax(axis=1), before["emotion"].argmax(axis=1))
     np.testing.assert_allclose(after["age"], before["age"], atol=1e-5)
     assert calibrate(network, X, y) == pytest.approx(temperatures, rel=1e-3)
 
