@@ -121,6 +121,13 @@ def evaluate(args) -> None:
     recalls = {
         task: evaluation.class_table(faces.labels, probabilities, task) for task in table.index
     }
+    groups = {}
+    if args.by:
+        groups = {
+            task: evaluation.group_table(faces.labels, probabilities, task, args.by)
+            for task in table.index
+            if task != args.by
+        }
     if args.json:
         report = {
             "weights": str(args.weights),
@@ -134,6 +141,7 @@ def evaluate(args) -> None:
                 task: row | {"recall": recalls[task]["recall"].dropna().to_dict()}
                 for task, row in table.to_dict("index").items()
             },
+            "groups": {task: rows.to_dict("index") for task, rows in groups.items()},
         }
         print(json.dumps(report, indent=1))
         return
@@ -144,6 +152,9 @@ def evaluate(args) -> None:
     for recall in recalls.values():
         print()
         _show(recall, False)
+    for task, rows in groups.items():
+        print(f"\naccuracy of {task} by {args.by}")
+        _show(rows, False)
 
 
 def _copies_of_training(args, faces):
@@ -279,6 +290,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=(1, 2, 10),
         default=1,
         help="views of each image that are averaged: 1, 2 with its mirror image, 10 crops",
+    )
+    sub.add_argument(
+        "--by", choices=tuple(TASKS), help="also score each class of this task for itself"
     )
     sub.add_argument("--predictions", type=Path, metavar="CSV", help="also write a row an image")
 

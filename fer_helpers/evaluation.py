@@ -99,6 +99,47 @@ def class_table(y: np.ndarray, probabilities: Mapping[str, np.ndarray], task: st
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(task)
 
 
+def group_table(
+    y: np.ndarray,
+    probabilities: Mapping[str, np.ndarray],
+    task: str,
+    by: str,
+    smallest: int = 30,
+) -> pd.DataFrame:
+    """How well `task` is recognised in each class of another task, `by`.
+
+    Parameters
+    ----------
+    y, probabilities
+        As `accuracy_table` takes them. Only faces labelled for both tasks count.
+    task, by
+        Two of the four tasks.
+    smallest
+        Groups with fewer faces are left out: their figures would be chance.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index the classes of `by`; columns ``n``, ``accuracy``, ``low`` and ``high`` (95 %
+        Wilson interval), and ``gap``, how far the accuracy is below that of the best group.
+    """
+    both = labelled(y, task) & labelled(y, by)
+    true, predicted = true_and_predicted(
+        y[both], {task: np.asarray(probabilities[task])[both]}, task
+    )
+    group = y[both, BLOCKS[by]].argmax(axis=1)
+    rows = {}
+    for index, name in enumerate(TASKS[by]):
+        hits = (true == predicted)[group == index]
+        if len(hits) < smallest:
+            continue
+        low, high = wilson_interval(int(hits.sum()), len(hits))
+        rows[name] = {"n": len(hits), "accuracy": hits.mean(), "low": low, "high": high}
+    columns = ["n", "accuracy", "low", "high"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(by)
+    return table.assign(gap=table["accuracy"].max() - table["accuracy"])
+
+
 def confusion(y: np.ndarray, probabilities: Mapping[str, np.ndarray], task: str) -> pd.DataFrame:
     """Counts, (classes, classes): labelled class in rows, predicted class in columns."""
     true, predicted = true_and_predicted(y, probabilities, task)

@@ -157,9 +157,10 @@ def _load_shipped(dataset_name: str) -> keras.Model:
     weights = folder / f"{name}.weights.h5"
     if not weights.is_file():
         raise FileNotFoundError(
-            f"no weights for {dataset_name} are shipped with the package. Train them with "
-            f"'python -m fer_helpers train --dataset {dataset_name} --out results/{dataset_name}' "
-            f"and load results/{dataset_name}/model.keras with fer_helpers.load_model"
+            f"no weights for {dataset_name} are shipped: its terms want a licence of whoever "
+            f"trains on it. With one, 'python -m fer_helpers train --dataset {dataset_name}' "
+            "starts from the weights for FER and UTKFACE that are shipped, and writes "
+            f"results/{dataset_name}/model.keras for fer_helpers.load_model"
         )
     card = json.loads((folder / f"{name}.json").read_text())
     if hashlib.sha256(weights.read_bytes()).hexdigest() != card["sha256"]:

@@ -128,7 +128,7 @@ def confusion_matrix(counts: pd.DataFrame, task: str = "emotion") -> Figure:
 def reliability(probabilities: np.ndarray, true: np.ndarray, title: str = "Reliability") -> Figure:
     """Accuracy against confidence; on the diagonal, confidence means what it says."""
     table = reliability_table(probabilities, true)
-    figure, axes = plt.subplots(figsize=(4, 3.6))
+    figure, axes = plt.subplots(figsize=(4, 3.6), layout="constrained")
     axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="perfect")
     # A bin of few faces says little: its point is small.
     size = 10 + 150 * table["n"] / table["n"].max()

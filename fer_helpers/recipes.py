@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fer_helpers import plots
 from fer_helpers.backend import choose_precision, dtype_policy, keras
 from fer_helpers.batches import batches_of, mixed_batches
+from fer_helpers.evaluation import labelled, true_and_predicted
 from fer_helpers.model import get_model, load_model, write_weights
-from fer_helpers.prediction import calibrate
+from fer_helpers.prediction import calibrate, predict
 from fer_helpers.training import compile_model, fit, load_training_data
 
 # Emotion is the hardest task and the reason for the network; the three others are nearly
@@ -37,7 +39,8 @@ def train_open_data(
     ----------
     out_dir
         Folder of the run, see `fit`; at the end it also holds ``open-data.weights.h5`` and
-        ``open-data.json`` as the package ships them.
+        ``open-data.json`` as the package ships them, and the reliability of the emotion head
+        before and after the temperature as pictures.
     epochs
         Passes through FER2013.
     seed, data_dir, backbone
@@ -60,7 +63,14 @@ def train_open_data(
     )
     history = fit(model, train, batches_of(X, y, 256), epochs, out_dir, patience=None)
     best = load_model(out_dir / "model.keras")
+    before = predict(best, X)
     temperatures = calibrate(best, X, y)
+    for moment, probabilities in {"before": before, "after": predict(best, X)}.items():
+        true, _ = true_and_predicted(y, probabilities, "emotion")
+        chances = probabilities["emotion"][labelled(y, "emotion")]
+        figure = plots.reliability(chances, true, f"Emotion, {moment} temperature scaling")
+        figure.savefig(out_dir / f"open-data-{moment}.png", dpi=80)
+        plots.plt.close(figure)
     write_weights(
         best,
         "open-data",

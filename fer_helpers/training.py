@@ -397,7 +397,8 @@ def train(
     backbone, batch_size, loss_weights
         See `get_model`, `generate_images`, `compile_model`.
     start
-        Weights to begin from, as `load_model` takes them; random ones if None.
+        Weights to begin from, as `load_model` takes them. If None: for ``"RAFDB"`` with the
+        compact backbone the shipped ones, which know all that RAF-DB labels; else random.
 
     Returns
     -------
@@ -411,6 +412,8 @@ def train(
     with dtype_policy(choose_precision()):
         # Drawn faces vary by themselves, in all that the augmentation would change.
         model = get_model(backbone=backbone, augment=dataset_name != "SAMPLE")
+    if start is None and (dataset_name, backbone) == ("RAFDB", "compact"):
+        start = "FER"
     optimizer = None
     if start is not None:
         begin = load_model(start)

@@ -10,6 +10,7 @@ from fer_helpers.evaluation import (
     expected_calibration_error,
     find_copies,
     fit_temperature,
+    group_table,
     reliability,
     wilson_interval,
 )
@@ -32,6 +33,21 @@ def test_accuracy_table_has_the_labelled_faces_of_the_labelled_tasks(results):
     assert (row["n"], row["accuracy"], row["majority"]) == (4, 0.75, 0.75)
     assert row["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
     assert row["low"] < 0.75 < row["high"]
+
+
+def test_groups_are_scored_for_themselves_and_small_ones_left_out():
+    # Men: three of four right. Women: one of two. One face without age, one without gender.
+    y = encode_labels({"gender": [0, 0, 0, 0, 1, 1, 1, -1], "age": [2, 2, 2, 2, 2, 2, -1, 2]})
+    age = np.eye(5)[[2, 2, 2, 0, 2, 0, 2, 2]]
+    table = group_table(y, {"age": age}, "age", "gender", smallest=1)
+    assert table.index.tolist() == ["male", "female"]
+    assert table["n"].tolist() == [4, 2]
+    assert table["accuracy"].tolist() == [0.75, 0.5]
+    assert table["gap"].tolist() == [0, 0.25]
+    assert (table["low"] < table["accuracy"]).all()
+    assert (table["accuracy"] < table["high"]).all()
+    assert group_table(y, {"age": age}, "age", "gender", smallest=3).index.tolist() == ["male"]
+    assert group_table(y, {"age": age}, "age", "gender").empty
 
 
 def test_class_table_and_confusion(results):

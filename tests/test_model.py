@@ -1,9 +1,12 @@
 """The two backbones, their heads, and loading weights from elsewhere."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
+import fer_helpers
 from fer_helpers.labels import OUTPUTS
 from fer_helpers.model import CalibratedSoftmax, build_model, get_model, load_model
 
@@ -105,6 +108,19 @@ def test_files_that_are_no_such_model_are_refused(tmp_path, make, message):
         load_model(path)
 
 
+@pytest.mark.parametrize("dataset_name", ["SAMPLE", "FER", "UTKFACE"])
+def test_shipped_weights_are_small_and_need_no_network(dataset_name, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the network was asked for")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    model = get_model(pretrained=True, dataset_name=dataset_name)
+    faces = np.zeros((1, 48, 48, 1), np.float32)
+    assert all(np.isfinite(output).all() for output in model.predict_on_batch(faces))
+    files = (Path(fer_helpers.__file__).parent / "pretrained").glob("*.h5")
+    assert all(file.stat().st_size < 12e6 for file in files)
+
+
 def test_wrong_names_and_missing_weights_say_the_way_out(tmp_path):
     with pytest.raises(ValueError, match="unknown backbone 'vgg': choose one of compact, paper"):
         get_model(backbone="vgg")
@@ -114,7 +130,9 @@ def test_wrong_names_and_missing_weights_say_the_way_out(tmp_path):
         get_model(pretrained=True)
     with pytest.raises(ValueError, match="backbone 'paper'"):
         get_model(pretrained=True, dataset_name="SAMPLE", backbone="paper")
-    with pytest.raises(FileNotFoundError, match="fer_helpers train --dataset RAFDB"):
+    with pytest.raises(
+        FileNotFoundError, match=r"train --dataset RAFDB' starts from.* results/RAFDB/model\.keras"
+    ):
         get_model(pretrained=True, dataset_name="RAFDB")
     with pytest.raises(FileNotFoundError, match="no weights at"):
         load_model(tmp_path / "none.keras")

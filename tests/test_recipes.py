@@ -53,6 +53,9 @@ def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path,
     kept = predict(load_model(tmp_path / "whole" / "model.keras"), X)["emotion"].argmax(axis=1)
     assert (kept == y[:, :7].argmax(axis=1)).mean() == pytest.approx(best, abs=1e-6)
 
+    assert all(
+        (tmp_path / "whole" / f"open-data-{name}.png").is_file() for name in ("before", "after")
+    )
     card = json.loads((tmp_path / "whole" / "open-data.json").read_text())
     weights = (tmp_path / "whole" / "open-data.weights.h5").read_bytes()
     assert hashlib.sha256(weights).hexdigest() == card["sha256"]

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fer_helpers import training
 from fer_helpers.batches import batches_of
 from fer_helpers.labels import encode_labels
 from fer_helpers.model import build_model, load_model
@@ -113,3 +114,20 @@ def test_labelled_tasks_and_what_they_are_chosen_by(faces):
 def test_bad_loss_weights_are_named(weights, message):
     with pytest.raises(ValueError, match=message):
         compile_model(build_model(widths=SMALL), weights)
+
+
+@pytest.mark.parametrize(("dataset_name", "starts_trained"), [("RAFDB", True), ("UTKFACE", False)])
+def test_rafdb_starts_from_the_weights_that_know_real_faces(
+    dataset_name, starts_trained, monkeypatch
+):
+    X = np.zeros((4, 48, 48, 1), np.uint8)
+    y = encode_labels({"emotion": [0, 1, 2, 3]})
+    monkeypatch.setattr(training, "load_training_data", lambda *_, **__: ((X, y), (X, y)))
+    monkeypatch.setattr(training, "fit", lambda model, *_: model)
+    begun = training.train(dataset_name, 1)
+    shipped = load_model("FER")
+    same = [
+        np.array_equal(a, b)
+        for a, b in zip(begun.get_weights(), shipped.get_weights(), strict=True)
+    ]
+    assert all(same) == starts_trained
