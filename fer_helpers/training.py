@@ -1,5 +1,6 @@
 """Compile and fit: weighted losses, the usual callbacks, and resuming where a run stopped."""
 
+import contextlib
 import json
 import math
 import os
@@ -189,6 +190,8 @@ def fit(
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
+    for left in out_dir.glob(".writing-*"):
+        left.unlink()  # by a run that was killed
     settings = {
         "network": model.name,
         "optimizer": _optimizer_settings(model.optimizer),
@@ -315,8 +318,14 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(temporary)
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # HDF5 has errors of its own for a full disk
+        raise OSError(
+            f"{path} cannot be written ({error}): make room there, or write to another folder. "
+            "What was saved before is whole, and the same command goes on from it"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _in_float32(model: keras.Model, weights: list[np.ndarray]) -> keras.Model:

@@ -1,0 +1,119 @@
+"""Training that is killed again and again: does it end as a run that was left in peace?
+
+``python tests/kill_training.py 24`` trains once undisturbed, then once more with 24 SIGKILLs, every
+second one while a file of the run is being written, and compares the two.
+"""
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fer_helpers import load_model
+from fer_helpers.training import read_history
+
+FACES = {"Training": 320, "PublicTest": 64}
+LONGEST = 120  # seconds without a finished epoch
+
+
+def write_faces(folder: Path) -> None:
+    """A small made-up fer2013.csv: bright above or bright below."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for part, count in FACES.items():
+        for number in range(count):
+            emotion = number % 2
+            pixels = generator.integers(0, 60, (48, 48))
+            pixels[24 * emotion : 24 * (emotion + 1)] += 120
+            rows.append((emotion, part, " ".join(map(str, pixels.ravel()))))
+    (folder / "FER").mkdir(parents=True)
+    table = pd.DataFrame(rows, columns=["emotion", "Usage", "pixels"])
+    table.to_csv(folder / "FER" / "fer2013.csv", index=False)
+
+
+def start(data: Path, out: Path, epochs: int) -> subprocess.Popen:
+    words = ["train", "--dataset", "FER", "--data-dir", data, "--out", out, "--epochs", epochs]
+    environment = os.environ | {"TQDM_DISABLE": "1"}
+    log = (out.parent / "log.txt").open("a")
+    return subprocess.Popen(
+        [sys.executable, "-m", "fer_helpers", *map(str, words)],
+        env=environment,
+        stdout=log,
+        stderr=log,
+    )
+
+
+def wait_for(condition, process: subprocess.Popen) -> bool:
+    """Whether `condition` came true before the process ended."""
+    until = time.monotonic() + LONGEST
+    while process.poll() is None:
+        if condition():
+            return True
+        if time.monotonic() > until:
+            process.kill()
+            raise TimeoutError(f"no epoch in {LONGEST} seconds")
+        time.sleep(0.002)
+    return False
+
+
+def kill(process: subprocess.Popen, out: Path, while_writing: bool, chance: random.Random) -> bool:
+    """Kill a run after its next epoch; False if it ended before."""
+    done = len(read_history(out))
+    if while_writing:
+        alive = wait_for(lambda: len(read_history(out)) > done, process)
+        alive = alive and wait_for(lambda: any(out.glob(".writing-*")), process)
+    else:
+        alive = wait_for(lambda: len(read_history(out)) > done, process)
+        time.sleep(chance.random() * 1.5)
+    if not alive or process.poll() is not None:
+        return False
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def run(kills: int, epochs: int, folder: Path, seed: int = 0) -> dict:
+    """Train undisturbed and with `kills` kills; what came of both."""
+    data, whole, parts = folder / "data", folder / "whole", folder / "parts"
+    write_faces(data)
+    if start(data, whole, epochs).wait() != 0:
+        raise RuntimeError((folder / "log.txt").read_text())
+    chance = random.Random(seed)
+    killed = {False: 0, True: 0}
+    while sum(killed.values()) < kills:
+        kind = sum(killed.values()) % 2 == 1
+        if not kill(start(data, parts, epochs), parts, kind, chance):
+            break  # it reached its end
+        killed[kind] += 1
+    code = start(data, parts, epochs).wait()
+    histories = [read_history(path) for path in (whole, parts)]
+    images = np.random.default_rng(1).integers(0, 256, (64, 48, 48, 1), dtype=np.uint8)
+    answers = [load_model(path / "model.keras").predict_on_batch(images) for path in (whole, parts)]
+    return {
+        "exit code": code,
+        "kills between writes": killed[False],
+        "kills while writing": killed[True],
+        "epochs": histories[1]["epoch"].tolist(),
+        "loss difference": float((histories[0]["loss"] - histories[1]["loss"]).abs().max()),
+        "probability difference": max(
+            float(np.abs(a - b).max()) for a, b in zip(*answers, strict=True)
+        ),
+        "left behind": [path.name for path in parts.glob(".writing-*")],
+    }
+
+
+if __name__ == "__main__":
+    number = int(sys.argv[1])
+    with tempfile.TemporaryDirectory() as name:
+        began = time.monotonic()
+        report = run(number, int(number * 1.8) + 4, Path(name))
+    for key, value in itertools.chain(report.items(), [("seconds", time.monotonic() - began)]):
+        print(f"{key:<24}{value}")
