@@ -27,7 +27,7 @@ demo: setup
 	$(BIN)/voila notebooks/demo.ipynb --Voila.ip=127.0.0.1 --theme=light
 
 test: setup lint
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile
 	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 notebooks
 
 lint: setup

@@ -212,7 +212,7 @@ def fit(
             keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode),
         ]
     averaging = [keras.callbacks.SwapEMAWeights()] if model.optimizer.use_ema else []
-    run = _Run(out_dir, history, monitor, mode, train)
+    run = _Run(out_dir, history, monitor, mode, train, watchers)
     if done:
         run.restore(model)
         _replay(watchers, model, history)
@@ -258,8 +258,9 @@ def _replay(watchers: list[keras.callbacks.Callback], model: keras.Model, histor
 class _Run(keras.callbacks.Callback):
     """Keeps the files of a run. An epoch counts once its row stands in history.csv."""
 
-    def __init__(self, out_dir, history, monitor, mode, train):
+    def __init__(self, out_dir, history, monitor, mode, train, watchers):
         super().__init__()
+        self.watchers = watchers
         self.out_dir, self.monitor, self.train_batches = out_dir, monitor, train
         self.rows = history.to_dict("records")
         self.sign = 1 if mode == "max" else -1
@@ -285,6 +286,10 @@ class _Run(keras.callbacks.Callback):
                 f"{path} does not fit this model: go on with the backbone and settings the run "
                 f"was begun with, or train into an empty folder ({error})"
             ) from error
+
+    def on_train_begin(self, logs=None):
+        # Keras has just made the watchers, which stand before this one, forget everything.
+        _replay(self.watchers, self.model, pd.DataFrame(self.rows))
 
     def on_epoch_begin(self, epoch, logs=None):
         # Keras also ends an epoch of the batches when it only begins to fit.

@@ -4,6 +4,7 @@ import argparse
 import base64
 import io
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -66,6 +67,7 @@ def course(dataset: str, epochs: int | None) -> None:
 
 def store(names: list[str]) -> None:
     """Run notebooks on SAMPLE in place, so that their stored outputs come from one run."""
+    shutil.rmtree(RESULTS / "SAMPLE", ignore_errors=True)
     for notebook in sorted(HERE.glob("[0-9][0-9]_*.ipynb")):
         if names and notebook.stem[:2] not in names:
             continue

@@ -137,7 +137,7 @@ def pack(tree: dict[str, bytes], damages: list) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in tree.items():
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, IndexError):  # an empty name
                 archive.writestr(name.encode("utf-8", "replace").decode(), content)
     content = buffer.getvalue()
     for _, what, where, new, _ in damages:

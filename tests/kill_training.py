@@ -89,7 +89,7 @@ def run(kills: int, epochs: int, folder: Path, seed: int = 0) -> dict:
     chance = random.Random(seed)
     killed = {False: 0, True: 0}
     while sum(killed.values()) < kills:
-        kind = sum(killed.values()) % 2 == 1
+        kind = sum(killed.values()) % 2 == 0
         if not kill(start(data, parts, epochs), parts, kind, chance):
             break  # it reached its end
         killed[kind] += 1
