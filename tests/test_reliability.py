@@ -112,7 +112,6 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path):
         pytest.raises(ValueError, match="bytes is too large"),
     ):
         utkface.read(source, 16)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 << 20  # KB
 
 
 def test_images_with_more_pixels_than_any_photo_are_skipped(tmp_path):
