@@ -3,6 +3,8 @@ PYTHON ?= python3
 DATASET ?= SAMPLE
 EPOCHS ?=
 BIN := .venv/bin
+# Photos travel by websocket: with the server's own limit of 10 MB a larger one is lost silently.
+UPLOADS := tornado_settings={"websocket_max_message_size":41943040}
 
 .PHONY: setup course lab demo test lint format lock notebooks clean
 
@@ -20,11 +22,11 @@ course: setup
 	$(BIN)/python notebooks/run.py --dataset $(DATASET) $(if $(EPOCHS),--epochs $(EPOCHS))
 
 lab: setup
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks '--ServerApp.$(UPLOADS)'
 
 # A page for people who do not read code: upload a photo, see its faces.
 demo: setup
-	$(BIN)/voila notebooks/demo.ipynb --Voila.ip=127.0.0.1 --theme=light
+	$(BIN)/voila notebooks/demo.ipynb --Voila.ip=127.0.0.1 --theme=light '--Voila.$(UPLOADS)'
 
 test: setup lint
 	$(BIN)/python -m pytest tests -n 2 --dist loadfile

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 import anywidget
 import ipywidgets as widgets
-import matplotlib.pyplot as plt
 import numpy as np
 import traitlets
+from matplotlib.figure import Figure
 from PIL import Image
 
 from fer_helpers import plots
@@ -210,8 +210,7 @@ def _say(place: widgets.HTML, text: str, colour: str = "inherit") -> None:
     place.value = f'<span role="status" style="color:{colour}">{escaped}</span>'
 
 
-def _png(figure: plt.Figure) -> bytes:
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    plt.close(figure)
+    plots.save(figure, buffer, dpi=90)
     return buffer.getvalue()

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -192,11 +193,6 @@ def predict(args) -> None:
 
 
 def _draw_photos(table, files: list[Path], folder: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     from fer_helpers import plots, prediction
 
     for file in files:
@@ -204,17 +200,15 @@ def _draw_photos(table, files: list[Path], folder: Path) -> None:
         if rows.empty:
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        target = folder / f"{file.stem}-faces.png"
-        figure = plots.photo(prediction.open_photo(file), rows)
-        figure.savefig(target, dpi=100, bbox_inches="tight")
-        plt.close(figure)
+        # a/portrait.jpg and b/portrait.jpg are two pictures.
+        same = [other for other in files if other.stem == file.stem]
+        number = f"-{same.index(file) + 1}" if len(same) > 1 else ""
+        target = folder / f"{file.stem}-faces{number}.png"
+        plots.save(plots.photo(prediction.open_photo(file), rows), target)
         print(f"drawn in {target}", file=sys.stderr)
 
 
 def visualize(args) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
     from fer_helpers import evaluation, model, plots, prediction
     from fer_helpers.training import load_training_data
 
@@ -328,6 +322,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; bad input ends with one line on stderr and exit status 2."""
     args = _parser().parse_args(arguments)
+    os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files: no window is wanted
     try:
         args.function(args)
     except (ValueError, OSError) as error:

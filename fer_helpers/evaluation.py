@@ -42,6 +42,13 @@ def wilson_interval(successes: int, n: int, z: float = 1.96) -> tuple[float, flo
     return float((centre - half) / scale), float((centre + half) / scale)
 
 
+def _rate(hits: np.ndarray, name: str) -> dict[str, float]:
+    """Size of a bool array, share of True under `name`, and the share's interval."""
+    n, successes = len(hits), int(hits.sum())
+    low, high = wilson_interval(successes, n)
+    return {"n": n, name: successes / n if n else np.nan, "low": low, "high": high}
+
+
 def accuracy_table(y: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """One row for each task that has labels.
 
@@ -64,14 +71,8 @@ def accuracy_table(y: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> pd
         true, predicted = true_and_predicted(y, probabilities, task)
         if len(true) == 0:
             continue
-        correct = int((true == predicted).sum())
-        low, high = wilson_interval(correct, len(true))
         present = np.unique(true)
-        rows[task] = {
-            "n": len(true),
-            "accuracy": correct / len(true),
-            "low": low,
-            "high": high,
+        rows[task] = _rate(true == predicted, "accuracy") | {
             "majority": np.bincount(true).max() / len(true),
             "balanced_accuracy": metrics.recall_score(
                 true, predicted, labels=present, average="macro", zero_division=0
@@ -86,15 +87,9 @@ def class_table(y: np.ndarray, probabilities: Mapping[str, np.ndarray], task: st
     true, predicted = true_and_predicted(y, probabilities, task)
     rows = {}
     for index, name in enumerate(TASKS[task]):
-        n, hits = int((true == index).sum()), int(((true == index) & (predicted == index)).sum())
-        said = int((predicted == index).sum())
-        low, high = wilson_interval(hits, n)
-        rows[name] = {
-            "n": n,
-            "recall": hits / n if n else np.nan,
-            "low": low,
-            "high": high,
-            "precision": hits / said if said else np.nan,
+        said = true[predicted == index] == index
+        rows[name] = _rate(predicted[true == index] == index, "recall") | {
+            "precision": said.mean() if len(said) else np.nan
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(task)
 
@@ -131,10 +126,8 @@ def group_table(
     rows = {}
     for index, name in enumerate(TASKS[by]):
         hits = (true == predicted)[group == index]
-        if len(hits) < smallest:
-            continue
-        low, high = wilson_interval(int(hits.sum()), len(hits))
-        rows[name] = {"n": len(hits), "accuracy": hits.mean(), "low": low, "high": high}
+        if len(hits) >= smallest:
+            rows[name] = _rate(hits, "accuracy")
     columns = ["n", "accuracy", "low", "high"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(by)
     return table.assign(gap=table["accuracy"].max() - table["accuracy"])

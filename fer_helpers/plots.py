@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,8 +47,18 @@ def use_style() -> None:
     )
 
 
-def _show_face(axes: plt.Axes, image: np.ndarray, title: str = "") -> None:
+def save(figure: Figure, target: str | Path | IO[bytes], dpi: int = 100) -> None:
+    """Write a figure as PNG to a file or a stream, and let go of it."""
+    figure.savefig(target, format="png", dpi=dpi)
+    plt.close(figure)
+
+
+def _show_face(
+    axes: plt.Axes, image: np.ndarray, title: str = "", heat: np.ndarray | None = None
+) -> None:
     axes.imshow(np.squeeze(image), cmap="gray", vmin=0, vmax=255)
+    if heat is not None:
+        axes.imshow(heat, cmap="inferno", alpha=0.55, vmin=0, vmax=1)
     axes.set_title(title, fontsize=9)
     axes.set_axis_off()
 
@@ -156,13 +167,17 @@ def prediction(
     figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.4), width_ratios=(1, 1.5))
     _show_face(left, image, f"labelled {label}" if label else "")
     colours = [COLOURS[1] if name == label else COLOURS[0] for name in classes]
-    right.barh(classes, probabilities, color=colours)
-    right.invert_yaxis()
+    _bars(right, classes, probabilities, colours)
     best = int(np.argmax(probabilities))
     right.set_title(f"predicted {classes[best]} ({probabilities[best]:.0%})", fontsize=10)
-    right.set(xlabel="probability", xlim=(0, 1))
-    right.xaxis.set_major_formatter(PercentFormatter(1))
     return figure
+
+
+def _bars(axes: plt.Axes, names: Sequence[str], probabilities: Sequence[float], colour) -> None:
+    axes.barh(names, probabilities, color=colour)
+    axes.invert_yaxis()
+    axes.set(xlabel="probability", xlim=(0, 1))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
 
 
 def photo(picture: np.ndarray | Image.Image, table: pd.DataFrame) -> Figure:
@@ -189,27 +204,19 @@ def photo(picture: np.ndarray | Image.Image, table: pd.DataFrame) -> Figure:
         left.text(row.left, row.top, f" {place + 1}", color="white", backgroundcolor=colour)
         bars = figure.add_subplot(grid[place, 1])
         values = [getattr(row, f"emotion_{name}") for name in TASKS["emotion"]]
-        _emotion_bars(bars, values, colour)
+        _bars(bars, TASKS["emotion"], values, colour)
+        bars.tick_params(axis="y", labelsize=8)
         bars.set_title(f"{place + 1}: {row.emotion} ({max(values):.0%})", fontsize=10)
         if place < rows - 1:
             bars.set(xlabel="", xticklabels=[])
     return figure
 
 
-def _emotion_bars(axes: plt.Axes, probabilities: Sequence[float], colour: str) -> None:
-    axes.barh(TASKS["emotion"], probabilities, color=colour)
-    axes.invert_yaxis()
-    axes.set(xlabel="probability", xlim=(0, 1))
-    axes.tick_params(axis="y", labelsize=8)
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-
-
 def looked_at(image: np.ndarray, heat: np.ndarray, name: str) -> Figure:
     """A face, and the evidence that `grad_cam` found in it for the class `name`."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(4, 2.3))
     _show_face(left, image, "what the network sees")
-    _show_face(right, image, f"evidence for {name}")
-    right.imshow(heat, cmap="inferno", alpha=0.55, vmin=0, vmax=1)
+    _show_face(right, image, f"evidence for {name}", heat)
     return figure
 
 
@@ -218,8 +225,7 @@ def attention(images: np.ndarray, heats: Sequence[np.ndarray], titles: Sequence[
     figure, grid = plt.subplots(2, len(images), figsize=(1.4 * len(images), 3.4), squeeze=False)
     for (top, bottom), image, heat, title in zip(grid.T, images, heats, titles, strict=True):
         _show_face(top, image, title)
-        _show_face(bottom, image)
-        bottom.imshow(heat, cmap="inferno", alpha=0.55, vmin=0, vmax=1)
+        _show_face(bottom, image, heat=heat)
     figure.suptitle("What the network looked at")
     return figure
 
@@ -254,7 +260,6 @@ def save_prediction_samples(
         ranked = rows[np.argsort(probabilities["emotion"][rows, index], kind="stable")]
         typical = ranked[len(ranked) // 2]
         figure = prediction(images[typical], probabilities["emotion"][typical], name)
-        figure.savefig(out_dir / file, dpi=120)
-        plt.close(figure)
+        save(figure, out_dir / file, dpi=120)
         written.append(out_dir / file)
     return written

@@ -69,8 +69,7 @@ def train_open_data(
         true, _ = true_and_predicted(y, probabilities, "emotion")
         chances = probabilities["emotion"][labelled(y, "emotion")]
         figure = plots.reliability(chances, true, f"Emotion, {moment} temperature scaling")
-        figure.savefig(out_dir / f"open-data-{moment}.png", dpi=80)
-        plots.plt.close(figure)
+        plots.save(figure, out_dir / f"open-data-{moment}.png", dpi=80)
     write_weights(
         best,
         "open-data",

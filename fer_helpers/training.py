@@ -191,7 +191,7 @@ def fit(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     for left in out_dir.glob(".writing-*"):
-        left.unlink()  # by a run that was killed
+        left.unlink(missing_ok=True)  # by a run that was killed
     settings = {
         "network": model.name,
         "optimizer": _optimizer_settings(model.optimizer),
@@ -215,7 +215,7 @@ def fit(
     run = _Run(out_dir, history, monitor, mode, train, watchers)
     if done:
         run.restore(model)
-        _replay(watchers, model, history)
+        _replay(watchers, model, history)  # has it stopped early? Keras would not ask
     if done < epochs and not model.stop_training:
         model.fit(
             train,

@@ -69,7 +69,7 @@ def store(names: list[str]) -> None:
     """Run notebooks on SAMPLE in place, so that their stored outputs come from one run."""
     shutil.rmtree(RESULTS / "SAMPLE", ignore_errors=True)
     for notebook in sorted(HERE.glob("[0-9][0-9]_*.ipynb")):
-        if names and notebook.stem[:2] not in names:
+        if names and not notebook.stem.startswith(tuple(names)):
             continue
         print(notebook.name, flush=True)
         run(notebook, notebook, {})

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -53,7 +54,7 @@ def serve(tmp_path):
     servers = []
 
     def start(*words, path):
-        words = [word.format(port=port) for word in words]
+        words = [word.replace("{port}", str(port)) for word in words]
         log = (tmp_path / "server.log").open("w")
         servers.append(
             subprocess.Popen([sys.executable, "-m", *words], stdout=log, stderr=log, cwd=tmp_path)
@@ -74,6 +75,21 @@ def serve(tmp_path):
     for server in servers:
         server.terminate()
         server.wait(20)
+
+
+def made(target, path):
+    """The words with which the Makefile starts a server, but for what is served."""
+    lines = subprocess.check_output(["make", "-n", target], cwd=ROOT, text=True)
+    words = shlex.split(lines.splitlines()[-1])
+    place = next(number for number, word in enumerate(words) if word.startswith("notebooks"))
+    return [
+        Path(words[0]).name,
+        *words[1:place],
+        path,
+        *words[place + 1 :],
+        "--no-browser",
+        "--port={port}",
+    ]
 
 
 def upload(page, file):
@@ -107,10 +123,14 @@ def use_widgets(page, files, screenshots):
 
 def test_demo_page_finds_a_face_and_refuses_a_text_file(page, files, serve, screenshots):
     shutil.copy(ROOT / "notebooks" / "demo.ipynb", files)
-    words = ["voila", "demo.ipynb", "--no-browser", "--Voila.ip=127.0.0.1", "--port={port}"]
-    page.goto(serve(*words, path="/"), timeout=2 * MINUTES)
+    page.goto(serve(*made("demo", "demo.ipynb"), path="/"), timeout=2 * MINUTES)
     expect(page.get_by_role("button", name="Choose a photo")).to_be_visible(timeout=2 * MINUTES)
     use_widgets(page, files, screenshots)
+    # Beyond what the server takes by itself, which would be lost without a word.
+    (files / "huge.jpg").write_bytes(bytes(25 << 20))
+    upload(page, files / "huge.jpg")
+    status = page.get_by_role("status").filter(has_text="huge.jpg has 25 MB: at most 20 MB")
+    expect(status).to_be_visible(timeout=MINUTES)
     # The camera is a second way in. Chromium's made-up one shows no face.
     page.get_by_role("button", name="Open the camera").click()
     page.get_by_role("button", name="Take the picture").click()
@@ -122,8 +142,9 @@ def test_demo_page_finds_a_face_and_refuses_a_text_file(page, files, serve, scre
 def test_notebook_07_runs_in_jupyterlab(page, files, serve, screenshots):
     name = "07_predict_your_photos.ipynb"
     shutil.copy(ROOT / "notebooks" / name, files)
-    words = ["jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port={port}", "--allow-root"]
-    words += ["--IdentityProvider.token=", "--expose-app-in-browser"]
+    words = made("lab", ".")
+    words += ["--ip=127.0.0.1", "--allow-root", "--IdentityProvider.token="]
+    words += ["--expose-app-in-browser"]
     words += [
         "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
