@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Photos travel by websocket: with the server's own limit of 10 MB a larger one is lost silently.
 UPLOADS := tornado_settings={"websocket_max_message_size":41943040}
 
-.PHONY: setup course lab demo test lint format lock notebooks clean
+.PHONY: setup course lab demo test test-lowest audit lint format lock notebooks clean
 
 setup: .venv/installed
 
@@ -32,6 +32,26 @@ test: setup lint
 	$(BIN)/python -m pytest tests -n 2 --dist loadfile
 	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 notebooks
 
+# The whole course and its tests on the lowest versions that are claimed, which are Colab's.
+LOWEST := .venv-lowest/bin
+
+test-lowest: .venv-lowest/installed
+	$(LOWEST)/python notebooks/run.py
+	$(LOWEST)/python -m pytest tests -n 2 --dist loadfile
+	TQDM_DISABLE=1 $(LOWEST)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 notebooks
+
+.venv-lowest/installed: tests/colab-constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	$(LOWEST)/python -m pip install --quiet --disable-pip-version-check -c tests/colab-constraints.txt -e '.[lab,test,jax]'
+	$(LOWEST)/python -m ipykernel install --sys-prefix --name python3 >/dev/null
+	touch $@
+
+# Looks the locked packages up in the list of known vulnerabilities.
+audit:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv-audit/bin/python tests/audit.py
+
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -50,4 +70,4 @@ lock:
 	  --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements.lock
 
 clean:
-	rm -rf .venv results build *.egg-info
+	rm -rf .venv .venv-lowest .venv-audit results build *.egg-info
