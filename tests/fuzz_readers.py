@@ -206,3 +206,4 @@ if __name__ == "__main__":
             print(f"{outcome:<24}{times}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{time.monotonic() - began:.0f} s, peak {peak:.0f} MB")
+    sys.exit(peak > 2048)

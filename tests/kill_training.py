@@ -1,7 +1,7 @@
 """Training that is killed again and again: does it end as a run that was left in peace?
 
-``python tests/kill_training.py 24`` trains once undisturbed, then once more with 24 SIGKILLs, every
-second one while a file of the run is being written, and compares the two.
+``python tests/kill_training.py 24`` trains once undisturbed, then once more with 24 SIGKILLs, at
+random moments and while a file of the run is being written, and compares the two.
 """
 
 import itertools
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from fer_helpers.training import read_history
 
 FACES = {"Training": 320, "PublicTest": 64}
 LONGEST = 120  # seconds without a finished epoch
+# The run stops early after some ten epochs, so not every kill may wait for one.
+MOMENTS = ("writing", "any", "epoch", "writing", "any")
 
 
 def write_faces(folder: Path) -> None:
@@ -64,16 +67,18 @@ def wait_for(condition, process: subprocess.Popen) -> bool:
     return False
 
 
-def kill(process: subprocess.Popen, out: Path, while_writing: bool, chance: random.Random) -> bool:
-    """Kill a run after its next epoch; False if it ended before."""
+def kill(process: subprocess.Popen, out: Path, moment: str, chance: random.Random) -> bool:
+    """Kill a run at a `moment`; False if it ended before."""
     done = len(read_history(out))
-    if while_writing:
-        alive = wait_for(lambda: len(read_history(out)) > done, process)
-        alive = alive and wait_for(lambda: any(out.glob(".writing-*")), process)
-    else:
-        alive = wait_for(lambda: len(read_history(out)) > done, process)
-        time.sleep(chance.random() * 1.5)
-    if not alive or process.poll() is not None:
+    match moment:
+        case "writing":
+            wait_for(lambda: any(out.glob(".writing-*")), process)
+        case "epoch":
+            if wait_for(lambda: len(read_history(out)) > done, process):
+                time.sleep(chance.random() * 1.5)
+        case "any":  # while it starts, reads, restores or trains
+            time.sleep(chance.random() * 12)
+    if process.poll() is not None:
         return False
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -87,20 +92,18 @@ def run(kills: int, epochs: int, folder: Path, seed: int = 0) -> dict:
     if start(data, whole, epochs).wait() != 0:
         raise RuntimeError((folder / "log.txt").read_text())
     chance = random.Random(seed)
-    killed = {False: 0, True: 0}
-    while sum(killed.values()) < kills:
-        kind = sum(killed.values()) % 2 == 0
-        if not kill(start(data, parts, epochs), parts, kind, chance):
+    killed = []
+    for _, moment in zip(range(kills), itertools.cycle(MOMENTS), strict=False):
+        if not kill(start(data, parts, epochs), parts, moment, chance):
             break  # it reached its end
-        killed[kind] += 1
+        killed.append(moment)
     code = start(data, parts, epochs).wait()
     histories = [read_history(path) for path in (whole, parts)]
     images = np.random.default_rng(1).integers(0, 256, (64, 48, 48, 1), dtype=np.uint8)
     answers = [load_model(path / "model.keras").predict_on_batch(images) for path in (whole, parts)]
     return {
         "exit code": code,
-        "kills between writes": killed[False],
-        "kills while writing": killed[True],
+        "kills": dict(Counter(killed)),
         "epochs": histories[1]["epoch"].tolist(),
         "loss difference": float((histories[0]["loss"] - histories[1]["loss"]).abs().max()),
         "probability difference": max(
@@ -114,6 +117,6 @@ if __name__ == "__main__":
     number = int(sys.argv[1])
     with tempfile.TemporaryDirectory() as name:
         began = time.monotonic()
-        report = run(number, int(number * 1.8) + 4, Path(name))
+        report = run(number, number + 4, Path(name))
     for key, value in itertools.chain(report.items(), [("seconds", time.monotonic() - began)]):
         print(f"{key:<24}{value}")

@@ -179,6 +179,13 @@ def test_zip_and_folder_are_the_same(tmp_path):
     )
 
 
+def test_a_file_without_a_name_in_a_zip_is_left_out(tmp_path):
+    tree = fer_tree()
+    packed = zipped(tree | {"?": b"x"}).replace(b"?", b"\0")
+    write(tmp_path / "FER", {"fer.zip": packed})
+    assert len(read_dataset("FER", data_dir=tmp_path)) == len(tree)
+
+
 def test_zip_beside_what_was_unpacked_from_it_is_read_once(tmp_path, capsys):
     write(tmp_path / "FER", fer_tree() | {"fer.zip": zipped(fer_tree())})
     faces = read_dataset("FER", data_dir=tmp_path)

@@ -183,7 +183,8 @@ class Source:
         names = []
         for info in archive.infolist():
             inside = info.filename.replace("\\", "/")
-            if info.is_dir() or _hidden(inside):
+            # A damaged zip may hold a file without a name.
+            if not inside or inside.endswith("/") or _hidden(inside):
                 continue
             full = f"{name}/{inside}"
             self._packed[full] = archive, info
