@@ -21,6 +21,7 @@ MAIN_JOB = 6  # notebooks 01 to 06 are the main job; those after it go further
 def run(notebook: Path, target: Path, parameters: dict) -> None:
     """Run one notebook, in its own folder as JupyterLab does, and write the executed copy."""
     os.environ["TQDM_DISABLE"] = "1"  # a bar that nobody watches is noise in the output
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # and so is what a debugger cannot do
     papermill.execute_notebook(
         notebook,
         target,
