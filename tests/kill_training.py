@@ -22,7 +22,7 @@ from fer_helpers import load_model
 from fer_helpers.training import read_history
 
 FACES = {"Training": 320, "PublicTest": 64}
-LONGEST = 120  # seconds without a finished epoch
+LONGEST = 600  # seconds without a finished epoch, on a busy machine
 # The run stops early after some ten epochs, so not every kill may wait for one.
 MOMENTS = ("writing", "any", "epoch", "writing", "any")
 
