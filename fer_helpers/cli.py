@@ -192,6 +192,21 @@ def predict(args) -> None:
         _show(table if args.json else table[[c for c in brief if c in table]], args.json)
 
 
+def multitask(args) -> None:
+    from fer_helpers.multitask import ARMS, EPOCHS, FACES, compare, study
+
+    runs = study(
+        args.out,
+        args.arms or tuple(ARMS),
+        range(args.seeds),
+        args.epochs or EPOCHS,
+        args.faces or FACES,
+        args.backbone,
+        args.data_dir,
+    )
+    _show(compare(runs[runs["backbone"] == args.backbone]).round(4), args.json)
+
+
 def _draw_photos(table, files: list[Path], folder: Path) -> None:
     from fer_helpers import plots, prediction
 
@@ -268,6 +283,21 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="TASK=W",
         help="weights of the losses, the paper's by default: emotion=2 gender=0.1 race=1.5 age=4",
+    )
+
+    sub = command(multitask, "Train with one head and with four, seed by seed: notebook 08's runs.")
+    sub.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms, by name")
+    sub.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1 (default 5)")
+    sub.add_argument("--epochs", type=int, help="epochs of each run (default 6)")
+    sub.add_argument("--faces", type=int, help="of FER2013 to train on (default 14000)")
+    sub.add_argument("--backbone", choices=("compact", "paper"), default="compact")
+    sub.add_argument("--data-dir", type=Path, help="folder that holds FER/ and UTKFACE/")
+    sub.add_argument(
+        "--out",
+        type=Path,
+        metavar="CSV",
+        default=Path("data/results/multitask_runs.csv"),
+        help="a row a run; runs that stand there are left out (default data/results/...)",
     )
 
     sub = command(evaluate, "Score weights on a part of a data set.")

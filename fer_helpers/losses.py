@@ -68,3 +68,44 @@ class MaskedAccuracy(keras.metrics.CategoricalAccuracy):
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = ops.convert_to_tensor(y_true, "float32")
         return super().update_state(y_true, y_pred, label_mass(y_true, sample_weight))
+
+
+class TaskUncertainty(keras.layers.Layer):
+    """Adds to a head's probabilities (N, classes) one column: its learned log variance."""
+
+    def build(self, input_shape):
+        self.log_variance = self.add_weight(shape=(), initializer="zeros", name="log_variance")
+
+    def call(self, probabilities):
+        column = ops.zeros_like(probabilities[:, :1]) + self.log_variance
+        return ops.concatenate([probabilities, column], axis=-1)
+
+
+class UncertaintyCrossentropy(MaskedCrossentropy):
+    """`MaskedCrossentropy`, weighed by the log variance that `TaskUncertainty` learns.
+
+    With s the log variance: ``exp(-s) * loss + s / 2`` (Kendall, Gal & Cipolla 2018). A task
+    that stays hard gets a smaller weight; the second term keeps the weights from vanishing.
+    """
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        s = ops.mean(y_pred[:, -1])
+        loss = super().__call__(y_true, y_pred[:, :-1], sample_weight)
+        # Without labels there is no loss to weigh, and s would only run away.
+        labelled = ops.cast(ops.sum(label_mass(y_true)) > 0, loss.dtype)
+        return ops.exp(-s) * loss + labelled * s / 2
+
+
+def weigh_by_uncertainty(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> keras.Model:
+    """A compiled model that trains `model` with loss weights that it learns.
+
+    Shares all its layers with `model`, which is thereby trained and is what to predict with.
+    The learned log variances are the weights of its layers ``<output>_uncertainty``.
+    """
+    outputs = {
+        name: TaskUncertainty(name=f"{name}_uncertainty", dtype="float32")(output)
+        for name, output in zip(model.output_names, model.outputs, strict=True)
+    }
+    wrapper = keras.Model(model.inputs, outputs)
+    wrapper.compile(optimizer, loss={name: UncertaintyCrossentropy() for name in outputs})
+    return wrapper

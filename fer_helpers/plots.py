@@ -230,6 +230,46 @@ def attention(images: np.ndarray, heats: Sequence[np.ndarray], titles: Sequence[
     return figure
 
 
+def arms(runs: pd.DataFrame, comparison: pd.DataFrame, column: str, label: str) -> Figure:
+    """Every run of a study as a dot, and each arm's difference to the first with its interval.
+
+    Parameters
+    ----------
+    runs, comparison
+        As `fer_helpers.multitask.study` and `compare` give them.
+    column, label
+        What is shown, and its name on the axis.
+    """
+    names = list(comparison.index)
+    size = (8, 0.45 * len(names) + 1)
+    figure, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True)
+    for place, name in enumerate(names):
+        values = runs.loc[runs["arm"] == name, column]
+        left.plot(values, np.full(len(values), place), "o", color=COLOURS[0], alpha=0.6)
+        left.plot(values.mean(), place, "|", color=COLOURS[1], markersize=18, markeredgewidth=2)
+    left.set(title="each run, and the mean", xlabel=label, yticks=range(len(names)))
+    left.set_yticklabels(names)
+    left.invert_yaxis()
+    others = comparison.iloc[1:]
+    reach = [others["difference"] - others["low"], others["high"] - others["difference"]]
+    right.errorbar(
+        others["difference"], range(1, len(names)), xerr=reach, fmt="o", color=COLOURS[0]
+    )
+    right.axvline(0, color="grey", linestyle="--", linewidth=1)
+    right.set(title=f"difference to {names[0]}", xlabel=f"{label}, 95 % bootstrap")
+    return figure
+
+
+def conflict(cosines: pd.DataFrame) -> Figure:
+    """The cosines between the gradients of the tasks, as `gradient_conflict` gives them."""
+    figure, axes = plt.subplots(figsize=(4, 3.2))
+    sns.heatmap(
+        cosines, vmin=-1, vmax=1, cmap="vlag_r", annot=True, fmt=".2f", square=True, ax=axes
+    )
+    axes.set(title="Do two tasks pull the same way?", xlabel="task", ylabel="task")
+    return figure
+
+
 def save_prediction_samples(
     images: np.ndarray, y: np.ndarray, probabilities: Mapping[str, np.ndarray], out_dir: str | Path
 ) -> list[Path]:

@@ -3,6 +3,7 @@
 import datetime
 import io
 
+import ipywidgets
 import numpy as np
 import pytest
 from PIL import Image
@@ -75,7 +76,11 @@ def test_explorer_shows_a_face_or_says_what_is_wrong():
 
     when = datetime.datetime.now(datetime.UTC)
     file = {"name": "<b>.jpg", "type": "image/jpeg", "size": 4, "last_modified": when}
-    upload.value = ({**file, "content": memoryview(b"text")},)
+    if ipywidgets.version_info[0] >= 8:
+        value = ({**file, "content": memoryview(b"text")},)
+    else:
+        value = {file["name"]: {"metadata": file, "content": b"text"}}
+    upload.set_trait("value", value)
     assert "&lt;b>.jpg is not an image" in message.value
     assert shown.layout.display == tools.layout.display == "none"
     camera.picture = png(np.zeros((90, 90, 3), np.uint8))

@@ -11,6 +11,7 @@ from fer_helpers.evaluation import (
     find_copies,
     fit_temperature,
     group_table,
+    paired_bootstrap,
     reliability,
     wilson_interval,
 )
@@ -97,3 +98,22 @@ def test_temperature_undoes_what_sharpened_the_probabilities():
     assert fit_temperature(honest, true) == pytest.approx(1, abs=0.1)
     assert fit_temperature(sharp, true) == pytest.approx(3, abs=0.3)
     assert fit_temperature(sharp.astype(np.float32), true) == pytest.approx(3, abs=0.3)
+
+
+def test_paired_bootstrap_takes_out_what_the_pairs_share():
+    seeds = np.array([0.0, 0.2, 0.4, 0.6, 0.8])
+    same = paired_bootstrap(seeds + 0.01, seeds)
+    assert (same["low"], same["high"]) == pytest.approx((0.01, 0.01))
+    assert same["n"] == 5
+    with pytest.raises(ValueError, match="pairs wanted"):
+        paired_bootstrap(seeds, seeds[:2])
+
+
+def test_paired_bootstrap_covers_the_truth_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    inside = 0
+    for trial in range(200):
+        ours = generator.normal(0.3, 1, 60)
+        interval = paired_bootstrap(ours, np.zeros(60), draws=500, seed=trial)
+        inside += interval["low"] <= 0.3 <= interval["high"]
+    assert 180 <= inside <= 198  # of 200

@@ -4,7 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-from fer_helpers.losses import MaskedAccuracy, MaskedCrossentropy
+from fer_helpers.losses import (
+    MaskedAccuracy,
+    MaskedCrossentropy,
+    UncertaintyCrossentropy,
+    weigh_by_uncertainty,
+)
 
 
 @pytest.fixture
@@ -83,3 +88,36 @@ def test_loss_survives_saving():
     copy = keras.losses.deserialize(keras.losses.serialize(MaskedCrossentropy(0.2)))
     assert isinstance(copy, MaskedCrossentropy)
     assert copy.label_smoothing == 0.2
+
+
+def test_learned_weights_follow_the_formula_and_leave_a_batch_without_labels_alone():
+    loss = UncertaintyCrossentropy()
+    plain = MaskedCrossentropy()
+    y = np.array([[1, 0], [0, 0]], np.float32)
+    p = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
+    s = 0.7
+    with_s = np.concatenate([p, np.full((2, 1), s, np.float32)], axis=1)
+    expected = np.exp(-s) * float(plain(y, p)) + s / 2
+    assert float(loss(y, with_s)) == pytest.approx(expected, rel=1e-5)
+    assert float(loss(np.zeros_like(y), with_s)) == 0
+
+
+def test_a_task_that_stays_hard_gets_a_smaller_learned_weight():
+    """At the best log variance of a loss L, exp(-s) = 1 / (2 L)."""
+    inputs = keras.Input((2,))
+    outputs = {
+        f"{name}_output": keras.layers.Softmax(name=f"{name}_output")(inputs) for name in "ab"
+    }
+    model = keras.Model(inputs, list(outputs.values()))
+    wrapper = weigh_by_uncertainty(model, keras.optimizers.SGD(0.1))
+    x = np.array([[2.0, 0.0]] * 8, np.float32)
+    one, other = np.eye(2, dtype=np.float32)[[0] * 8], np.eye(2, dtype=np.float32)[[0, 1] * 4]
+    wrapper.fit(x, {"a_output": one, "b_output": other}, epochs=400, batch_size=8, verbose=0)
+    learned = {
+        name: float(wrapper.get_layer(f"{name}_output_uncertainty").log_variance) for name in "ab"
+    }
+    probability = np.exp(2) / (np.exp(2) + 1)
+    hard = -(np.log(probability) + np.log(1 - probability)) / 2
+    easy = -np.log(probability)
+    assert learned["b"] == pytest.approx(np.log(2 * hard), abs=0.02)
+    assert learned["a"] == pytest.approx(np.log(2 * easy), abs=0.05)

@@ -1,0 +1,237 @@
+"""Does multi-task learning help emotion recognition? The runs behind notebook 08.
+
+Every arm trains the same network, from the same initial weights for the same seed, with the same
+number of steps and of emotion faces; they differ in the losses alone, and the arm of the emotion
+head alone has no faces without emotion in its batches.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from fer_helpers.backend import keras
+from fer_helpers.batches import batches_of, mixed_batches
+from fer_helpers.evaluation import accuracy_table, paired_bootstrap
+from fer_helpers.labels import OUTPUTS, TASKS
+from fer_helpers.losses import MaskedCrossentropy, weigh_by_uncertainty
+from fer_helpers.model import build_model
+from fer_helpers.prediction import predict
+from fer_helpers.training import (
+    LEARNING_RATE,
+    PAPER_LOSS_WEIGHTS,
+    compile_model,
+    labelled_tasks,
+    load_training_data,
+)
+
+EQUAL = dict.fromkeys(TASKS, 1.0)
+
+# Arm -> weights of the losses; None: learned.
+ARMS = {
+    "emotion alone": {"emotion": 1.0},
+    "paper's weights": PAPER_LOSS_WEIGHTS,
+    "equal weights": EQUAL,
+    "emotion first": {"emotion": 1.0, "gender": 0.2, "race": 0.2, "age": 0.3},
+    "learned weights": None,
+    "equal, unmasked": EQUAL,
+}
+SHARES = (96, 32)  # faces of FER2013 and of UTKFace in a batch
+FACES = 14_000  # of FER2013's 28,709: what two processor cores train on many times in a night
+EPOCHS = 6
+
+# Narrow, for the same reason; the paper's CNN comes in one size.
+_OPTIONS = {"compact": {"widths": (16, 32, 64, 128)}, "paper": {}}
+
+
+def train_arm(
+    arm: str,
+    seed: int,
+    train: Sequence[tuple[np.ndarray, np.ndarray]],
+    epochs: int = EPOCHS,
+    backbone: str = "compact",
+    options: dict | None = None,
+) -> keras.Model:
+    """Train one arm.
+
+    Adam, whose steps do not depend on the scale of the loss, so that arms with larger weights
+    do not learn faster; its rate falls along a cosine to zero. The last epoch is taken: nothing
+    is chosen.
+
+    Parameters
+    ----------
+    arm
+        One of `ARMS`.
+    seed
+        Of the initial weights, the shuffling, the augmentation and the dropout.
+    train
+        ``(X, y)`` of a data set with emotions, and of one with the other labels.
+    epochs
+        Passes through the first of the two.
+    backbone, options
+        See `build_model`.
+
+    Returns
+    -------
+    keras.Model
+        Trained.
+    """
+    keras.utils.set_random_seed(seed)
+    model = build_model(backbone, **(_OPTIONS[backbone] if options is None else options))
+    weights = ARMS[arm]
+    alone = weights is not None and set(weights) == {"emotion"}
+    sources = 1 if alone else len(train)
+    batches = mixed_batches(train[:sources], SHARES[:sources], seed)
+    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, epochs * len(batches))
+    optimizer = keras.optimizers.Adam(rate)
+    if weights is None:
+        weigh_by_uncertainty(model, optimizer).fit(batches, epochs=epochs, verbose=0)
+        return model
+    plain = "categorical_crossentropy"
+    model.compile(
+        optimizer,
+        loss={o: plain if "unmasked" in arm else MaskedCrossentropy() for o in OUTPUTS.values()},
+        loss_weights={OUTPUTS[task]: float(weights.get(task, 0)) for task in TASKS},
+    )
+    model.fit(batches, epochs=epochs, verbose=0)
+    return model
+
+
+def study(
+    csv: str | Path = "data/results/multitask_runs.csv",
+    arms: Sequence[str] = tuple(ARMS),
+    seeds: Sequence[int] = range(5),
+    epochs: int = EPOCHS,
+    faces: int = FACES,
+    backbone: str = "compact",
+    data_dir: str | Path | None = None,
+) -> pd.DataFrame:
+    """Train every arm with every seed, leaving out the runs that stand in the table.
+
+    Parameters
+    ----------
+    csv
+        The table, a row a run; written after each run.
+    arms, seeds, backbone
+        Which runs; seed by seed, so that an interrupted study is balanced.
+    epochs, faces
+        Passes through how many faces of FER2013's training part (the same for every seed).
+    data_dir
+        Folder that holds ``FER/`` and ``UTKFACE/``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``arm``, ``backbone``, ``seed``, ``epochs``, ``faces``,
+        ``public_emotion_accuracy`` and ``public_emotion_ece`` (FER2013's PublicTest),
+        ``gender_accuracy``, ``race_accuracy``, ``age_accuracy`` (UTKFace's validation part).
+
+    Raises
+    ------
+    ValueError
+        An arm that does not exist.
+    """
+    for arm in arms:
+        if arm not in ARMS:
+            raise ValueError(f"unknown arm {arm!r}: choose from {', '.join(ARMS)}")
+    csv = Path(csv)
+    table = pd.read_csv(csv) if csv.is_file() else pd.DataFrame()
+    parts = [load_training_data(name, data_dir) for name in ("FER", "UTKFACE")]
+    train = [part for part, _ in parts]
+    X, y = (np.concatenate(arrays) for arrays in zip(*[part for _, part in parts], strict=True))
+    chosen = np.sort(np.random.default_rng(0).permutation(len(train[0][0]))[:faces])
+    train[0] = tuple(array[chosen] for array in train[0])
+    wanted = [{"arm": arm, "backbone": backbone, "seed": seed} for seed in seeds for arm in arms]
+    for run in tqdm(wanted, desc="runs", unit="run"):
+        if len(table) and (table[list(run)] == pd.Series(run)).all(axis=1).any():
+            continue
+        model = train_arm(run["arm"], run["seed"], train, epochs, backbone)
+        scores = accuracy_table(y, predict(model, X))
+        row = run | {
+            "epochs": epochs,
+            "faces": len(train[0][0]),
+            "public_emotion_accuracy": scores.accuracy["emotion"],
+            "public_emotion_ece": scores.ece["emotion"],
+        }
+        for task in ("gender", "race", "age"):
+            row[f"{task}_accuracy"] = scores.accuracy[task]
+        table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+        csv.parent.mkdir(parents=True, exist_ok=True)
+        beside = csv.with_name(f".writing-{csv.name}")
+        table.round(5).to_csv(beside, index=False)
+        os.replace(beside, csv)
+    return table
+
+
+def compare(runs: pd.DataFrame, column: str = "public_emotion_accuracy") -> pd.DataFrame:
+    """Each arm against the emotion head alone, seed by seed.
+
+    Parameters
+    ----------
+    runs
+        As `study` gives them, of one backbone.
+    column
+        What is compared.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index arm; ``n`` seeds that both have, ``mean`` of the arm, and ``difference``, ``low``
+        and ``high`` of `paired_bootstrap`.
+    """
+    table = runs.pivot(index="seed", columns="arm", values=column)
+    rows = {}
+    for arm in [arm for arm in ARMS if arm in table]:
+        both = table[arm].notna() & table["emotion alone"].notna()
+        ours, theirs = table.loc[both, arm], table.loc[both, "emotion alone"]
+        rows[arm] = paired_bootstrap(ours, theirs) | {"mean": ours.mean()}
+    columns = ["n", "mean", "difference", "low", "high"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("arm")
+
+
+def gradient_conflict(
+    model: keras.Model, X: np.ndarray, y: np.ndarray, batch_size: int = 128
+) -> pd.DataFrame:
+    """Do the tasks pull the shared layers the same way?
+
+    The gradient of each task's masked loss, on all weights before the heads, for each batch;
+    then the cosine of the angle between those of two tasks, averaged over the batches: 1 the
+    same way, 0 nothing to do with each other, below 0 against each other (Yu et al. 2020).
+    A step of plain gradient descent at a rate of 1 is the gradient: so it is measured, on any
+    backend. The model is left as it was, but compiled.
+
+    Parameters
+    ----------
+    model
+        As `get_model` gives it.
+    X, y
+        Faces labelled for all the tasks that are to be compared, and their label rows.
+    batch_size
+        Faces for one gradient.
+
+    Returns
+    -------
+    pandas.DataFrame
+        (tasks, tasks), those that `y` has labels for.
+    """
+    trunk = [v for v in model.trainable_variables if "_logits" not in v.path]
+    state = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+    start = np.concatenate([keras.ops.convert_to_numpy(v).ravel() for v in trunk])
+    batches = batches_of(X, y, batch_size)
+    tasks = labelled_tasks(y)
+    gradients = np.empty((len(tasks), len(batches), len(start)), np.float32)
+    for row, task in zip(gradients, tasks, strict=True):
+        compile_model(model, {task: 1.0}, tasks=(), optimizer=keras.optimizers.SGD(1.0))
+        for index in range(len(batches)):
+            model.train_on_batch(*batches[index])
+            row[index] = start - np.concatenate(
+                [keras.ops.convert_to_numpy(v).ravel() for v in trunk]
+            )
+            for variable, value in zip(model.variables, state, strict=True):
+                variable.assign(value)
+    gradients /= np.maximum(np.linalg.norm(gradients, axis=-1, keepdims=True), 1e-12)
+    cosines = np.einsum("abw,cbw->ac", gradients, gradients) / len(batches)
+    return pd.DataFrame(cosines, index=tasks, columns=tasks)

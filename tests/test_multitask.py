@@ -1,0 +1,113 @@
+"""The arms of the study, its table, and the gradients of the tasks."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_helpers import multitask
+from fer_helpers.labels import encode_labels
+from fer_helpers.model import build_model
+
+SMALL = {"widths": (4, 4, 8, 8)}
+EMOTION = {"emotion": [0, 1] * 32}
+OTHERS = {"gender": [0, 1] * 16, "race": [0, 1] * 16, "age": [0, 1] * 16}
+
+
+def faces(names, seed):
+    """Bright above for class 0, bright below for class 1."""
+    labels = encode_labels(names)
+    X = np.random.default_rng(seed).integers(0, 60, (len(labels), 48, 48, 1), dtype=np.uint8)
+    X[0::2, :24] += 120
+    X[1::2, 24:] += 120
+    return X, labels
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return [faces(EMOTION, 0), faces(OTHERS, 1)]
+
+
+@pytest.fixture
+def small_study(parts, monkeypatch):
+    valid = {"FER": faces({"emotion": [0, 1] * 8}, 2), "UTKFACE": faces(OTHERS, 3)}
+    train = dict(zip(valid, parts, strict=True))
+    monkeypatch.setattr(multitask, "load_training_data", lambda name, _: (train[name], valid[name]))
+    monkeypatch.setattr(multitask, "_OPTIONS", {"compact": SMALL})
+    monkeypatch.setattr(multitask, "SHARES", (16, 8))
+
+
+def weights_of(model, part):
+    return [w.numpy().copy() for w in model.trainable_weights if part in w.path]
+
+
+@pytest.mark.parametrize("arm", multitask.ARMS)
+def test_an_arm_trains_the_heads_that_have_a_loss(arm, parts, monkeypatch):
+    monkeypatch.setattr(multitask, "SHARES", (16, 8))
+    keras.utils.set_random_seed(0)
+    before = weights_of(build_model(**SMALL), "_logits")
+    model = multitask.train_arm(arm, 0, parts, epochs=1, options=SMALL)
+    changed = [
+        not np.array_equal(old, new)
+        for old, new in zip(before, weights_of(model, "_logits"), strict=True)
+    ]
+    assert changed == [True, True] + [arm != "emotion alone"] * 6
+    assert model.output_shape == [(None, 7), (None, 3), (None, 3), (None, 5)]
+
+
+def test_study_goes_on_where_it_stopped(small_study, tmp_path):
+    csv = tmp_path / "runs.csv"
+    arms = ("emotion alone", "equal weights")
+    multitask.study(csv, arms[:1], range(2), epochs=1, faces=32)
+    first = pd.read_csv(csv)
+    table = multitask.study(csv, arms, range(2), epochs=1, faces=32)
+    assert table[["arm", "seed"]].to_numpy().tolist() == [
+        *(["emotion alone", 0], ["emotion alone", 1]),
+        *(["equal weights", 0], ["equal weights", 1]),
+    ]
+    pd.testing.assert_frame_equal(table.round(5)[:2], first)
+    assert set(table["faces"]) == {32}
+    again = multitask.study(tmp_path / "again.csv", arms[1:], [1], epochs=1, faces=32)
+    columns = [name for name in again if name.endswith("accuracy")]
+    assert again.loc[0, columns].tolist() == table.loc[3, columns].tolist()
+    with pytest.raises(ValueError, match="unknown arm 'none': choose from emotion alone"):
+        multitask.study(csv, ["none"])
+
+
+def test_compare_pairs_by_seed():
+    runs = pd.DataFrame(
+        [
+            (arm, seed, seed / 10 + bonus)
+            for arm, bonus in (("emotion alone", 0), ("equal weights", 0.05))
+            for seed in range(3)
+        ],
+        columns=["arm", "seed", "public_emotion_accuracy"],
+    ).drop(index=2)
+    table = multitask.compare(runs)
+    assert table.loc["equal weights", "n"] == 2  # seed 2 has no partner
+    # The seeds differ by more than the arms; the pairs do not.
+    assert table.loc["equal weights", ["low", "difference", "high"]].tolist() == pytest.approx(
+        [0.05] * 3
+    )
+    assert table.loc["emotion alone", "difference"] == 0
+
+
+def test_gradients_of_the_same_task_agree_and_the_model_is_left_as_it_was():
+    model = build_model(augment=False, **SMALL)
+    before = [v.numpy().copy() for v in model.variables]
+    # Race asks the very question that gender asks, age the opposite one.
+    X, y = faces({"gender": [0, 1] * 16, "race": [0, 1] * 16}, 0)
+    head = {task: model.get_layer(f"{task}_logits") for task in ("gender", "race")}
+    head["race"].set_weights(head["gender"].get_weights())
+    before = [v.numpy().copy() for v in model.variables]
+    drop = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
+    drop.rate = 0.0
+    cosines = multitask.gradient_conflict(model, X, y, batch_size=16)
+    assert list(cosines) == ["gender", "race"]
+    np.testing.assert_allclose(cosines, 1, atol=1e-4)
+    for old, new in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, new)
+    # The opposite question, asked of a head turned round: the same gradient, against it.
+    head["race"].set_weights([-w for w in head["gender"].get_weights()])
+    cosines = multitask.gradient_conflict(model, X, y, batch_size=16)
+    assert cosines.loc["gender", "race"] < 0
