@@ -76,7 +76,7 @@ def test_explorer_shows_a_face_or_says_what_is_wrong():
 
     when = datetime.datetime.now(datetime.UTC)
     file = {"name": "<b>.jpg", "type": "image/jpeg", "size": 4, "last_modified": when}
-    if ipywidgets.version_info[0] >= 8:
+    if ipywidgets.__version__ >= "8":
         value = ({**file, "content": memoryview(b"text")},)
     else:
         value = {file["name"]: {"metadata": file, "content": b"text"}}

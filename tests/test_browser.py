@@ -25,7 +25,7 @@ MINUTES = 60_000
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium"),
     pytest.mark.skipif(
-        ipywidgets.version_info[0] < 8,
+        ipywidgets.__version__ < "8",
         reason="today's JupyterLab and Voila show widgets of ipywidgets 8; Colab shows its own",
     ),
 ]
