@@ -382,7 +382,12 @@ def find_faces(
     found = []
     if min(small.size) >= 24:
         with contextlib.redirect_stdout(io.StringIO()):  # it moves the cursor about
-            found = _detector().detect_faces(np.asarray(small))
+            try:
+                found = _detector().detect_faces(np.asarray(small))
+            except ValueError as error:
+                # No candidates for MTCNN's second network: Keras 3.13 refuses an empty batch.
+                if "empty output" not in str(error):
+                    raise
     found = [face for face in found if face["confidence"] >= least_confidence]
     found.sort(key=lambda face: -face["box"][2] * face["box"][3])
     rows = []
