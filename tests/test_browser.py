@@ -86,7 +86,9 @@ def serve(tmp_path):
 
 def made(target, path):
     """The words with which the Makefile starts a server, but for what is served."""
-    lines = subprocess.check_output(["make", "-n", target], cwd=ROOT, text=True)
+    # Within make test, MAKEFLAGS would add the outer make's own words to the lines.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    lines = subprocess.check_output(["make", "-n", target], cwd=ROOT, env=env, text=True)
     words = shlex.split(lines.splitlines()[-1])
     place = next(number for number, word in enumerate(words) if word.startswith("notebooks"))
     return [
