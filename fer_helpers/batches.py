@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fer_helpers import distributed
 from fer_helpers.backend import keras
-from fer_helpers.distributed import share
 from fer_helpers.labels import OUTPUTS, separate_category
 
 
@@ -68,7 +68,7 @@ class FaceBatches(keras.utils.PyDataset):
         rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         # A memory map is read from front to back.
         rows = np.sort(rows)
-        rank, processes, devices = share()
+        rank, processes, devices = distributed.share()
         part = -(-len(rows) // devices) * devices // processes
         rows = rows[rank * part : (rank + 1) * part]
         missing = [(0, part - len(rows))]  # all parts are equally long: the rest is unlabelled

@@ -166,8 +166,8 @@ def alone() -> Iterator[None]:
         keras.distribution.set_distribution(everywhere)
 
 
-def mean_over_replicas(value):
-    """Mean of a number that each of TensorFlow's replicas has; elsewhere the number itself."""
+def sum_over_replicas(value):
+    """Sum of a number that each of TensorFlow's replicas has; elsewhere the number itself."""
     if keras.backend.backend() != "tensorflow":
         return value  # on JAX, `value` already is that of the global batch
     import tensorflow as tf
@@ -175,4 +175,4 @@ def mean_over_replicas(value):
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:
         return value
-    return replica.all_reduce(tf.distribute.ReduceOp.MEAN, value)
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, value)
