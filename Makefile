@@ -66,7 +66,7 @@ notebooks: setup
 	$(BIN)/python notebooks/run.py --store
 
 lock:
-	uv pip compile pyproject.toml --extra lab --extra test --extra jax --universal \
+	uv pip compile pyproject.toml --extra lab --extra test --extra jax --extra export --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements.lock
 
 clean:

@@ -22,13 +22,14 @@ _HOME = {
     "losses": "MaskedCrossentropy MaskedAccuracy",
     "training": "PAPER_LOSS_WEIGHTS check_environment compile_model fit train",
     "evaluation": (
-        "accuracy_table class_table group_table confusion wilson_interval "
+        "accuracy_table class_table group_table audit confusion wilson_interval "
         "expected_calibration_error find_copies labelled"
     ),
     "prediction": (
         "predict prediction_table calibrate open_photo find_faces predict_photo predict_photos "
         "grad_cam"
     ),
+    "card": "model_card",
     "plots": "",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @contextmanager
-def _no_native_log() -> Iterator[None]:
+def no_native_log() -> Iterator[None]:
     """Keep what compiled code writes to stderr from showing; Python's errors are raised."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -30,7 +30,7 @@ def _no_native_log() -> Iterator[None]:
         os.close(nowhere)
 
 
-with _no_native_log():
+with no_native_log():
     import keras
 # Keras builds a new function for each model, which TensorFlow takes for a mistake.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fer_helpers import distributed
 from fer_helpers.backend import keras
 from fer_helpers.labels import OUTPUTS, separate_category
 
@@ -14,6 +15,7 @@ class FaceBatches(keras.utils.PyDataset):
     The order follows from (`seed`, `epoch`) alone, so a run that is resumed at an epoch
     sees the batches it would have seen. `sources` is for `mixed_batches`: how many faces
     there are of each source, one source after the other, and how many go into a batch.
+    Where several processes train together, each reads its own part of every batch.
     """
 
     def __init__(
@@ -66,9 +68,19 @@ class FaceBatches(keras.utils.PyDataset):
         rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         # A memory map is read from front to back.
         rows = np.sort(rows)
-        return np.asarray(self.images[rows]), {
-            name: target[rows] for name, target in self.targets.items()
+        rank, processes, devices = distributed.share()
+        part = -(-len(rows) // devices) * devices // processes
+        rows = rows[rank * part : (rank + 1) * part]
+        missing = [(0, part - len(rows))]  # all parts are equally long: the rest is unlabelled
+        return _padded(self.images[rows], missing), {
+            name: _padded(target[rows], missing) for name, target in self.targets.items()
         }
+
+
+def _padded(array: np.ndarray, rows: list[tuple[int, int]]) -> np.ndarray:
+    if rows == [(0, 0)]:
+        return np.asarray(array)
+    return np.pad(array, rows + [(0, 0)] * (array.ndim - 1))
 
 
 def generate_images(

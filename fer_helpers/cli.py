@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   python -m fer_helpers predict photo.jpg
   python -m fer_helpers predict faces/ --no-detect --out predictions.csv
   python -m fer_helpers visualize --dataset SAMPLE --out results/
+  python -m fer_helpers export --weights FER --format onnx --out fer.onnx
 
 Data sets are looked for in data/, in $FER_DATA_DIR, or in --data-dir: FER/, RAFDB/ and
 UTKFACE/ hold the unpacked files or the zip as downloaded. SAMPLE needs none.
@@ -61,6 +62,17 @@ def data(args) -> None:
 
 
 def train(args) -> None:
+    if args.distributed:
+        os.environ.setdefault("KERAS_BACKEND", "jax")
+        from fer_helpers.distributed import joined, read_settings
+
+        with joined(*read_settings(args.address, args.processes, args.rank)):
+            _train(args)
+    else:
+        _train(args)
+
+
+def _train(args) -> None:
     from fer_helpers import training
 
     weights = dict(training.PAPER_LOSS_WEIGHTS)
@@ -158,6 +170,39 @@ def evaluate(args) -> None:
         _show(rows, False)
 
 
+def audit(args) -> None:
+    from fer_helpers import evaluation, model, prediction
+    from fer_helpers.card import model_card
+    from fer_helpers.datasets import read_dataset
+
+    network = model.load_model(args.weights)
+    faces = read_dataset(args.dataset, args.split, data_dir=args.data_dir)
+    probabilities = prediction.predict(network, faces.images)
+    table = evaluation.audit(faces.labels, probabilities, args.smallest)
+    if table.empty:
+        raise ValueError(
+            f"{args.dataset} has no labels for gender, race or age, so it has no groups to compare"
+        )
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        table.round(5).to_csv(args.out, index=False)
+        print(f"{len(table)} rows in {args.out}", file=sys.stderr)
+    if args.card:
+        args.card.parent.mkdir(parents=True, exist_ok=True)
+        card = model_card(
+            faces.labels,
+            probabilities,
+            str(args.weights),
+            args.dataset,
+            args.split,
+            smallest=args.smallest,
+        )
+        args.card.write_text(card)
+        print(f"card in {args.card}", file=sys.stderr)
+    if args.json or not (args.out or args.card):
+        _show(table if args.json else table.round(3), args.json)
+
+
 def _copies_of_training(args, faces):
     """Which of the faces also stand, pixel by pixel, in the training part, if that is there."""
     import numpy as np
@@ -237,6 +282,23 @@ def visualize(args) -> None:
         print(path)
 
 
+def export(args) -> None:
+    from fer_helpers.export import SUFFIXES, export
+    from fer_helpers.model import load_model
+
+    out = args.out or Path("results") / (Path(args.weights).stem + SUFFIXES[args.format])
+    network = load_model(args.weights)
+    report = export(network, out, args.format, args.int8, args.dataset, args.data_dir)
+    if args.json:
+        print(json.dumps(report, indent=1))
+        return
+    print(f"{out}: {report['bytes']:,} bytes (weights in float32: {report['float32_bytes']:,})")
+    print(f"greatest difference from Keras on {report['images']} {args.dataset} images: ", end="")
+    print(f"{report['difference']:.2g}")
+    for task, row in report["accuracy"].items():
+        print(f"accuracy {task:<8}Keras {row['keras']:.3f}  exported {row['exported']:.3f}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fer_helpers",
@@ -285,6 +347,25 @@ def _parser() -> argparse.ArgumentParser:
         help="weights of the losses, the paper's by default: emotion=2 gender=0.1 race=1.5 age=4",
     )
 
+    several = sub.add_argument_group(
+        "several machines",
+        "The same command on each, with its own --rank, and an --out that all of them see. "
+        "Runs on JAX; --batch-size is that of all together. Several GPUs of one machine are "
+        "used without it.",
+    )
+    several.add_argument("--distributed", action="store_true", help="train together")
+    several.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="where rank 0 is reached (default $KERAS_DISTRIBUTION_JOB_ADDRESSES)",
+    )
+    several.add_argument(
+        "--processes", type=int, help="how many (default $KERAS_DISTRIBUTION_NUM_PROCESSES)"
+    )
+    several.add_argument(
+        "--rank", type=int, help="which one, from 0 (default $KERAS_DISTRIBUTION_PROCESS_ID)"
+    )
+
     sub = command(multitask, "Train with one head and with four, seed by seed: notebook 08's runs.")
     sub.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms, by name")
     sub.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1 (default 5)")
@@ -320,6 +401,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--predictions", type=Path, metavar="CSV", help="also write a row an image")
 
+    sub = command(audit, "Compare groups of faces: gender, race, age, and two of them crossed.")
+    reads_data(sub, required=True)
+    sub.add_argument("--weights", required=True, help=weights_help)
+    sub.add_argument("--split", default="test", help="part of the data set (default test)")
+    sub.add_argument(
+        "--smallest", type=int, default=30, help="leave out groups with fewer faces (default 30)"
+    )
+    sub.add_argument("--out", type=Path, metavar="CSV", help="write the table to a file")
+    sub.add_argument("--card", type=Path, metavar="FILE", help="write a model card (Markdown)")
+
     sub = command(predict, "Predict photos, or face crops with --no-detect.")
     sub.add_argument("paths", nargs="+", type=Path, help="image files or folders of them")
     sub.add_argument("--weights", default="FER", help=weights_help + " (default FER)")
@@ -346,6 +437,17 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", help=weights_help + " (default results/DATASET/model.keras, else the shipped)"
     )
     sub.add_argument("--out", type=Path, default=Path("results"), help="folder (default results/)")
+
+    sub = command(export, "Write a network as one file that runs without Keras.")
+    sub.add_argument("--weights", required=True, help=weights_help)
+    sub.add_argument("--format", choices=("onnx", "litert"), required=True)
+    sub.add_argument(
+        "--int8", action="store_true", help="8-bit numbers: a quarter of the size, less accurate"
+    )
+    reads_data(sub, default="SAMPLE")
+    sub.add_argument(
+        "--out", type=Path, metavar="FILE", help="default results/WEIGHTS.onnx or .tflite"
+    )
     return parser
 
 

@@ -1,10 +1,12 @@
 """How good the predictions are: metrics with intervals, calibration, copies."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from fairlearn.metrics import MetricFrame, count
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn import metrics
@@ -27,25 +29,33 @@ def true_and_predicted(
     return y[rows, BLOCKS[task]].argmax(axis=1), probabilities[task][rows].argmax(axis=1)
 
 
-def wilson_interval(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(successes: ArrayLike, n: ArrayLike, z: float = 1.96):
     """Interval of a proportion (95 % for the default `z`), after Wilson (1927).
 
-    Unlike the textbook normal interval it stays inside 0 to 1 and holds for small `n`;
-    (nan, nan) for `n` = 0.
+    Unlike the textbook normal interval it stays inside 0 to 1 and holds for small `n`.
+
+    Parameters
+    ----------
+    successes, n
+        Counts, or arrays of them.
+
+    Returns
+    -------
+    low, high
+        Of the shape of the counts; NaN for `n` = 0.
     """
-    if n == 0:
-        return np.nan, np.nan
+    n = np.where(np.asarray(n) == 0, np.nan, n)
     p = successes / n
     centre = p + z * z / (2 * n)
     half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return float((centre - half) / scale), float((centre + half) / scale)
+    return (centre - half) / scale, (centre + half) / scale
 
 
 def _rate(hits: np.ndarray, name: str) -> dict[str, float]:
     """Size of a bool array, share of True under `name`, and the share's interval."""
     n, successes = len(hits), int(hits.sum())
-    low, high = wilson_interval(successes, n)
+    low, high = map(float, wilson_interval(successes, n))
     return {"n": n, name: successes / n if n else np.nan, "low": low, "high": high}
 
 
@@ -98,39 +108,114 @@ def group_table(
     y: np.ndarray,
     probabilities: Mapping[str, np.ndarray],
     task: str,
-    by: str,
+    by: str | Sequence[str],
     smallest: int = 30,
 ) -> pd.DataFrame:
-    """How well `task` is recognised in each class of another task, `by`.
+    """How well `task` is recognised in groups of faces.
 
     Parameters
     ----------
     y, probabilities
-        As `accuracy_table` takes them. Only faces labelled for both tasks count.
-    task, by
-        Two of the four tasks.
+        As `accuracy_table` takes them. Only faces labelled for `task` and all of `by` count.
+    task
+        One of the four tasks.
+    by
+        The task whose classes are the groups, or several: then every combination of their
+        classes is a group.
     smallest
         Groups with fewer faces are left out: their figures would be chance.
 
     Returns
     -------
     pandas.DataFrame
-        Index the classes of `by`; columns ``n``, ``accuracy``, ``low`` and ``high`` (95 %
-        Wilson interval), and ``gap``, how far the accuracy is below that of the best group.
+        Index the classes of `by`, in the order of `TASKS`; columns ``n``, ``accuracy``, ``low``
+        and ``high`` (95 % Wilson interval), ``ece``, and ``gap``, how far the accuracy is below
+        that of the best group, with ``gap_low`` and ``gap_high`` (95 %, Newcombe 1998).
     """
-    both = labelled(y, task) & labelled(y, by)
-    true, predicted = true_and_predicted(
-        y[both], {task: np.asarray(probabilities[task])[both]}, task
-    )
-    group = y[both, BLOCKS[by]].argmax(axis=1)
-    rows = {}
-    for index, name in enumerate(TASKS[by]):
-        hits = (true == predicted)[group == index]
-        if len(hits) >= smallest:
-            rows[name] = _rate(hits, "accuracy")
-    columns = ["n", "accuracy", "low", "high"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(by)
-    return table.assign(gap=table["accuracy"].max() - table["accuracy"])
+    by = [by] if isinstance(by, str) else list(by)
+    rows = np.logical_and.reduce([labelled(y, name) for name in (task, *by)])
+    chances = np.asarray(probabilities[task])[rows]
+    true, predicted = true_and_predicted(y[rows], {task: chances}, task)
+    index = _groups(by)
+    table = pd.DataFrame(columns=["n", "accuracy", "ece"], index=index[:0], dtype=float)
+    if len(true):
+        table = MetricFrame(
+            metrics={"n": count, "accuracy": metrics.accuracy_score, "ece": _group_error},
+            y_true=true,
+            y_pred=predicted,
+            sensitive_features=pd.DataFrame(
+                {name: np.array(TASKS[name])[y[rows, BLOCKS[name]].argmax(axis=1)] for name in by}
+            ),
+            sample_params={"ece": {"confidence": chances.max(axis=1)}},
+        ).by_group
+        table = table.reindex(index).astype(float)
+    table = table[table["n"] >= smallest].astype({"n": int})
+    right = (table["accuracy"] * table["n"]).round()
+    table["low"], table["high"] = wilson_interval(right, table["n"])
+    return table.join(_gaps(table))[
+        ["n", "accuracy", "low", "high", "ece", "gap", "gap_low", "gap_high"]
+    ]
+
+
+def _groups(by: Sequence[str]) -> pd.Index:
+    if len(by) == 1:
+        return pd.Index(TASKS[by[0]], name=by[0])
+    return pd.MultiIndex.from_product([TASKS[name] for name in by], names=by)
+
+
+def _group_error(true: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> float:
+    return _calibration_error(np.asarray(confidence), np.asarray(true) == np.asarray(predicted))
+
+
+def _gaps(table: pd.DataFrame) -> pd.DataFrame:
+    """Distances from the best group; intervals from those of the two rates (Newcombe 1998)."""
+    accuracy, low, high = table["accuracy"], table["low"], table["high"]
+    if table.empty:
+        return pd.DataFrame(columns=["gap", "gap_low", "gap_high"], index=table.index, dtype=float)
+    best = np.argmax(accuracy)
+    gap = accuracy.iloc[best] - accuracy
+    below = np.hypot(accuracy.iloc[best] - low.iloc[best], high - accuracy)
+    above = np.hypot(high.iloc[best] - accuracy.iloc[best], accuracy - low)
+    gaps = pd.DataFrame({"gap": gap, "gap_low": gap - below, "gap_high": gap + above})
+    gaps.iloc[best] = 0.0
+    return gaps
+
+
+def audit(
+    y: np.ndarray, probabilities: Mapping[str, np.ndarray], smallest: int = 30
+) -> pd.DataFrame:
+    """Every task in every group of gender, race and age, and of two of them crossed.
+
+    Parameters
+    ----------
+    y, probabilities, smallest
+        See `group_table`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a task and group: ``task``, ``by`` (such as ``gender`` or ``gender x age``),
+        ``group`` (such as ``female`` or ``female, 0-3``), and the columns of `group_table`.
+    """
+    kinds = [
+        ("gender",),
+        ("race",),
+        ("age",),
+        ("gender", "race"),
+        ("gender", "age"),
+        ("race", "age"),
+    ]
+    parts = []
+    for task in TASKS:
+        for by in kinds:
+            table = group_table(y, probabilities, task, by, smallest)
+            names = [", ".join([name] if len(by) == 1 else name) for name in table.index]
+            table = table.reset_index(drop=True)
+            table.insert(0, "task", task)
+            table.insert(1, "by", " x ".join(by))
+            table.insert(2, "group", names)
+            parts.append(table)
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
 def paired_bootstrap(
@@ -198,7 +283,10 @@ def reliability(probabilities: np.ndarray, true: np.ndarray, bins: int = 15) -> 
     pandas.DataFrame
         One row for each bin that is not empty: ``n``, ``confidence`` and ``accuracy`` (means).
     """
-    confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
+    return _bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == true, bins)
+
+
+def _bins(confidence: np.ndarray, hit: np.ndarray, bins: int) -> pd.DataFrame:
     # The last bin is closed: a confidence of exactly 1 belongs to it.
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     frame = pd.DataFrame({"bin": index, "confidence": confidence, "accuracy": hit})
@@ -215,7 +303,12 @@ def expected_calibration_error(
 
     The measure of Guo et al. (2017), with their 15 bins.
     """
-    table = reliability(probabilities, true, bins)
+    hit = probabilities.argmax(axis=1) == true
+    return _calibration_error(probabilities.max(axis=1), hit, bins)
+
+
+def _calibration_error(confidence: np.ndarray, hit: np.ndarray, bins: int = 15) -> float:
+    table = _bins(confidence, hit, bins)
     return float(np.average((table.confidence - table.accuracy).abs(), weights=table.n))
 
 

@@ -8,6 +8,7 @@ taken over that mass.
 """
 
 from fer_helpers.backend import keras
+from fer_helpers.distributed import sum_over_replicas
 
 ops = keras.ops
 
@@ -55,7 +56,10 @@ class MaskedCrossentropy(keras.losses.Loss):
         y_true = ops.convert_to_tensor(y_true, "float32")
         weight = label_mass(y_true, sample_weight)
         total = ops.sum(weight * self.call(y_true, y_pred))
-        return total / ops.maximum(ops.sum(weight), keras.config.epsilon())
+        # Gradients of replicas are added up, so each divides by the labels of all: a mean of
+        # their means would give the labels of some a greater weight.
+        labelled = sum_over_replicas(ops.sum(weight))
+        return total / ops.maximum(labelled, keras.config.epsilon())
 
     def get_config(self):
         return {"name": self.name, "label_smoothing": self.label_smoothing}

@@ -223,10 +223,16 @@ def gradient_conflict(
     batches = batches_of(X, y, batch_size)
     tasks = labelled_tasks(y)
     gradients = np.empty((len(tasks), len(batches), len(start)), np.float32)
+    compile_model(model, EQUAL, tasks=(), optimizer=keras.optimizers.SGD(1.0))
     for row, task in zip(gradients, tasks, strict=True):
-        compile_model(model, {task: 1.0}, tasks=(), optimizer=keras.optimizers.SGD(1.0))
         for index in range(len(batches)):
-            model.train_on_batch(*batches[index])
+            images, targets = batches[index]
+            # Without labels, the masked losses of the other tasks have no gradient.
+            alone = {
+                name: target if name == OUTPUTS[task] else np.zeros_like(target)
+                for name, target in targets.items()
+            }
+            model.train_on_batch(images, alone)
             row[index] = start - np.concatenate(
                 [keras.ops.convert_to_numpy(v).ravel() for v in trunk]
             )

@@ -270,6 +270,35 @@ def conflict(cosines: pd.DataFrame) -> Figure:
     return figure
 
 
+def groups(table: pd.DataFrame, title: str, column: str = "accuracy") -> Figure:
+    """One figure of `group_table` for each group; for accuracy with its interval.
+
+    Parameters
+    ----------
+    table
+        As `fer_helpers.group_table` gives it.
+    title, column
+        What stands above, and which column is shown.
+    """
+    names = [", ".join(name) if isinstance(name, tuple) else name for name in table.index]
+    place = np.arange(len(table))
+    figure, axes = plt.subplots(figsize=(6, 0.3 * len(table) + 1.2))
+    if column == "accuracy":
+        reach = [table["accuracy"] - table["low"], table["high"] - table["accuracy"]]
+        axes.errorbar(table[column], place, xerr=reach, fmt="o", capsize=3)
+        mean = np.average(table["accuracy"], weights=table["n"])
+        axes.axvline(mean, color="grey", linestyle="--", linewidth=1)
+    else:
+        axes.plot(table[column], place, "o")
+    labels = [f"{name} ({n})" for name, n in zip(names, table["n"], strict=True)]
+    axes.set_yticks(place, labels)
+    axes.set_ylim(len(table) - 0.5, -0.5)
+    words = {"accuracy": "accuracy, 95 % interval", "gap": "accuracy below the best group's"}
+    axes.set(title=title, xlabel=words.get(column, column), ylabel="group (faces)")
+    axes.grid(axis="y", color="0.9")
+    return figure
+
+
 def save_prediction_samples(
     images: np.ndarray, y: np.ndarray, probabilities: Mapping[str, np.ndarray], out_dir: str | Path
 ) -> list[Path]:

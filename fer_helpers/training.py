@@ -17,6 +17,7 @@ from tqdm import tqdm
 from fer_helpers.backend import choose_precision, dtype_policy, gpu_capability, keras
 from fer_helpers.batches import FaceBatches, batches_of
 from fer_helpers.datasets import read_dataset
+from fer_helpers.distributed import alone, check_agreement, on_all_gpus, share
 from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS
 from fer_helpers.losses import MaskedAccuracy, MaskedCrossentropy
 from fer_helpers.model import get_model, load_model
@@ -190,8 +191,12 @@ def fit(
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    for left in out_dir.glob(".writing-*"):
-        left.unlink(missing_ok=True)  # by a run that was killed
+    rank, _, devices = share()
+    if train.batch_size % devices:
+        raise ValueError(f"batch_size {train.batch_size} cannot be shared by {devices} devices")
+    if rank == 0:
+        for left in out_dir.glob(".writing-*"):
+            left.unlink(missing_ok=True)  # by a run that was killed
     settings = {
         "network": model.name,
         "optimizer": _optimizer_settings(model.optimizer),
@@ -204,6 +209,8 @@ def fit(
     mode = "max" if "accuracy" in monitor else "min"
     history = read_history(out_dir)
     done = len(history)
+    check_agreement(done, "histories of epochs")
+    check_agreement(len(train.images), "images")
     watchers = []
     if patience is not None:
         plateau = max(patience // 4, 1)
@@ -232,12 +239,12 @@ def fit(
                 *callbacks,
                 *watchers,
                 *averaging,
-                keras.callbacks.TensorBoard(out_dir / "logs"),
                 run,
-                _Progress(epochs),
+                *([keras.callbacks.TensorBoard(out_dir / "logs"), _Progress(epochs)] * (rank == 0)),
             ],
         )
-    return read_history(out_dir)
+    # Rank 0 may still be writing the file.
+    return read_history(out_dir) if rank == 0 else pd.DataFrame(run.rows)
 
 
 def _replay(watchers: list[keras.callbacks.Callback], model: keras.Model, history: pd.DataFrame):
@@ -303,20 +310,25 @@ class _Run(keras.callbacks.Callback):
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()}
         if self.monitor not in row:
             raise ValueError(f"no {self.monitor!r} in the history: choose from {sorted(row)}")
-        previous = [self.sign * old[self.monitor] for old in self.rows]
-        if all(self.sign * row[self.monitor] > value for value in previous):
-            best = _in_float32(self.model, self.validated)
-            _replace(self.out_dir / "model.keras", best.save)
-        _replace(self._resume_file(epoch + 1), self.model.save_weights)
         self.rows.append(row)
+        if share()[0] == 0:
+            with alone():
+                self.write(epoch, row)
+
+    def write(self, epoch: int, row: dict) -> None:
+        previous = [self.sign * old[self.monitor] for old in self.rows[:-1]]
+        if all(self.sign * row[self.monitor] > value for value in previous):
+            best = in_float32(self.model, self.validated)
+            replace_file(self.out_dir / "model.keras", best.save)
+        replace_file(self._resume_file(epoch + 1), self.model.save_weights)
         table = pd.DataFrame(self.rows)
-        _replace(self.out_dir / "history.csv", lambda path: table.to_csv(path, index=False))
+        replace_file(self.out_dir / "history.csv", lambda path: table.to_csv(path, index=False))
         for old in self.out_dir.glob("resume-*.weights.h5"):
             if old != self._resume_file(epoch + 1):
                 old.unlink()
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file beside `path`, then move it there: `path` is always a whole file."""
     # Keras looks at the ending of the name.
     temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
@@ -333,7 +345,7 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _in_float32(model: keras.Model, weights: list[np.ndarray]) -> keras.Model:
+def in_float32(model: keras.Model, weights: list[np.ndarray]) -> keras.Model:
     """The network with `weights`, in float32 for any machine, whatever it was trained in."""
 
     def rebuild(layer):
@@ -423,7 +435,7 @@ def train(
     (X, y), (X_val, y_val) = load_training_data(dataset_name, data_dir=data_dir)
     keras.utils.set_random_seed(seed)
     tasks = labelled_tasks(y)
-    with dtype_policy(choose_precision()):
+    with on_all_gpus(), dtype_policy(choose_precision()):
         # Drawn faces vary by themselves, in all that the augmentation would change.
         model = get_model(backbone=backbone, augment=dataset_name != "SAMPLE")
     if start is None and (dataset_name, backbone) == ("RAFDB", "compact"):
@@ -469,4 +481,5 @@ def _check_settings(out_dir: Path, settings: dict) -> None:
                 f"{ {key: settings[key] for key in changed} }: use another folder, "
                 "or delete this one"
             )
-    _replace(path, lambda part: part.write_text(json.dumps(settings, indent=1)))
+    if share()[0] == 0:
+        replace_file(path, lambda part: part.write_text(json.dumps(settings, indent=1)))

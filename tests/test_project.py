@@ -27,7 +27,13 @@ def pinned(path):
 
 def requirements():
     extras = PYPROJECT["optional-dependencies"]
-    lists = [PYPROJECT["dependencies"], extras["lab"], extras["test"], extras["jax"]]
+    lists = [
+        PYPROJECT["dependencies"],
+        extras["lab"],
+        extras["test"],
+        extras["jax"],
+        extras["export"],
+    ]
     return [Requirement(line) for lines in lists for line in lines]
 
 

@@ -1,0 +1,110 @@
+"""A model card (Mitchell et al. 2019) filled from measured figures."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from fer_helpers.evaluation import accuracy_table, audit, class_table
+from fer_helpers.labels import TASKS
+
+_HEAD = """---
+library_name: keras
+pipeline_tag: image-classification
+tags: [facial-expression-recognition, multi-task-learning, keras]
+metrics: [accuracy, recall, expected_calibration_error]
+---
+# Model card: {weights}
+
+- **What:** one network, four heads: emotion, gender, race, age; grey faces of 48 x 48 pixels.
+- **Trained on:** {trained_on}
+- **Scored on:** {dataset}, part {split}, {faces:,} faces. 95 % Wilson intervals.
+- **For:** learning how such a network works and fails; a baseline to compare with.
+- **Not for:** deciding anything about a person. Not at work or in schools (EU AI Act,
+  Art. 5(1)(f)), not for sorting people by race (Art. 5(1)(g)). The heads for gender, race and age
+  serve the audit of labelled data sets.
+- **What the labels are:** expressions and coarse classes that annotators perceived in a picture,
+  not what people felt, nor who they are.
+"""
+
+
+def model_card(
+    y: np.ndarray,
+    probabilities: Mapping[str, np.ndarray],
+    weights: str,
+    dataset: str,
+    split: str,
+    trained_on: str = "not stated",
+    smallest: int = 30,
+) -> str:
+    """Write a model card in Markdown: who may use the network for what, and all its figures.
+
+    Parameters
+    ----------
+    y, probabilities
+        Label rows (N, 18), and what `predict` gave for those faces.
+    weights, dataset, split
+        Names: of the weights, and of what they were scored on.
+    trained_on
+        A line about the training data and their terms.
+    smallest
+        Groups with fewer faces are left out.
+
+    Returns
+    -------
+    str
+        The card, with the metadata that Hugging Face reads. What the labels do not allow to
+        measure is listed as such.
+    """
+    accuracy = accuracy_table(y, probabilities)
+    names = {"weights": weights, "dataset": dataset, "split": split, "trained_on": trained_on}
+    parts = [_HEAD.format(faces=len(y), **names), "## Accuracy\n", _markdown(accuracy)]
+    for task in accuracy.index:
+        parts += [f"## Each class of {task}\n", _markdown(class_table(y, probabilities, task))]
+    groups = audit(y, probabilities, smallest)
+    if len(groups):
+        parts += ["## Each group of people\n", _gaps(groups), _markdown(_single(groups))]
+    missing = [task for task in TASKS if task not in accuracy.index]
+    if missing:
+        parts.append(
+            f"## Not measured\n\nThese faces have no labels for {', '.join(missing)}: nothing is "
+            f"said about these, neither as answers nor as groups.\n"
+        )
+    return "\n".join(parts)
+
+
+def _single(groups: pd.DataFrame) -> pd.DataFrame:
+    alone = ~groups["by"].str.contains(" x ")
+    other = groups["by"] != groups["task"]
+    columns = ["task", "group", "n", "accuracy", "low", "high", "ece"]
+    return groups.loc[alone & other, columns].set_index("task")
+
+
+def _gaps(groups: pd.DataFrame) -> str:
+    """The widest gap of each task, in words."""
+    lines = []
+    for task, rows in groups.groupby("task", sort=False):
+        worst = rows.loc[rows["gap"].idxmax()]
+        same = rows[rows["by"] == worst["by"]]
+        best = same.loc[same["accuracy"].idxmax()]
+        lines.append(
+            f"- {task}: {best['accuracy']:.3f} for {best['group']}, {worst['accuracy']:.3f} for "
+            f"{worst['group']} (gap {worst['gap']:.3f}, {worst['gap_low']:.3f} to "
+            f"{worst['gap_high']:.3f}; {worst['n']} faces)"
+        )
+    return "\n".join(["Widest gaps, two groupings crossed included:\n", *lines, ""])
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown: counts as they are, rates with three digits, nothing for NaN."""
+    table = table.reset_index()
+    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|---" * table.shape[1] + "|"]
+    for row in table.itertuples(index=False):
+        lines.append("| " + " | ".join(map(_word, row)) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _word(value) -> str:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.3f}"
+    return str(value)

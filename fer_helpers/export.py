@@ -1,0 +1,249 @@
+"""The trained network as one file that runs without Keras: ONNX or LiteRT.
+
+What is exported is inference alone: grey images (N, 48, 48, 1) as float32 with values 0 to
+255 in, one output a head out, named as in Keras, temperature included, any batch size. No
+file is left behind that does not give what Keras gives.
+"""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from fer_helpers.backend import keras, no_native_log
+from fer_helpers.evaluation import accuracy_table
+from fer_helpers.labels import OUTPUTS, TASKS
+from fer_helpers.prediction import predict
+from fer_helpers.training import in_float32, load_training_data, replace_file
+
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
+NEEDS = {"onnx": ("tf2onnx", "onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}
+
+# Greatest difference allowed between a probability of the file and of Keras, and on how
+# many images it is looked for. More of them set the ranges of int8.
+TOLERANCE = 1e-3
+CHECKED = 512
+
+
+def export(
+    model: keras.Model,
+    path: str | Path,
+    form: str = "onnx",
+    int8: bool = False,
+    dataset_name: str = "SAMPLE",
+    data_dir: str | Path | None = None,
+) -> dict:
+    """Write `model` to one file, and compare what the file computes with Keras.
+
+    Parameters
+    ----------
+    model
+        As `get_model` or `load_model` gives it.
+    path
+        File to write, ``.onnx`` or ``.tflite``; replaced as a whole or not at all.
+    form
+        ``"onnx"``, for ONNX Runtime, or ``"litert"``, for LiteRT (formerly TensorFlow Lite).
+    int8
+        Weights and activations as whole numbers of 8 bits: a file of about a quarter the
+        size, not quite as accurate. Inputs and outputs stay float32.
+    dataset_name, data_dir
+        Faces to compare on (the validation part) and to find the ranges of int8 by (the
+        training part); best the data that the network was trained on. See `load_data`.
+
+    Returns
+    -------
+    dict
+        ``file``; ``bytes``, and ``float32_bytes`` of the bare weights; ``images`` compared;
+        ``difference``, the greatest one in any probability; ``accuracy``, task ->
+        ``{"n", "keras", "exported"}``. Without `int8` 512 images are compared, with it the
+        whole validation part.
+
+    Raises
+    ------
+    ValueError
+        An unknown form, another ending of `path` than the form's, packages that are missing,
+        another backend than TensorFlow, or, without `int8`, a file that gives probabilities
+        more than 1e-3 from Keras'; it is not left behind.
+    """
+    path = Path(path)
+    _check(path, form)
+    model = in_float32(model, model.get_weights())
+    (X, _), (X_val, y_val) = load_training_data(dataset_name, data_dir)
+    if not int8:
+        X_val, y_val = X_val[:CHECKED], y_val[:CHECKED]
+    # Spread over the data: their order may follow the classes.
+    ranges = X[np.linspace(0, len(X) - 1, min(CHECKED, len(X))).astype(int)] if int8 else None
+    wanted = predict(model, X_val)
+    found = {}
+
+    def write_and_compare(file: Path) -> None:
+        with _quiet():
+            WRITERS[form](model, file, ranges)
+        found.update(run_exported(load_exported(file), X_val))
+        gap = _difference(wanted, found)
+        if not int8 and not gap <= TOLERANCE:
+            raise ValueError(
+                f"{path} would give probabilities up to {gap:.2g} from Keras' on {len(X_val)} "
+                f"images, more than {TOLERANCE:g}: it was not written"
+            )
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, write_and_compare)
+    before, after = (accuracy_table(y_val, p)["accuracy"] for p in (wanted, found))
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "float32_bytes": 4 * model.count_params(),
+        "images": len(X_val),
+        "difference": _difference(wanted, found),
+        "accuracy": {
+            task: {"keras": float(before[task]), "exported": float(after[task])}
+            for task in before.index
+        },
+    }
+
+
+def load_exported(path: str | Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Open a file that `export` wrote, without Keras.
+
+    Returns
+    -------
+    function
+        Takes float32 (N, 48, 48, 1) with values 0 to 255, gives output name -> float32
+        (N, classes).
+    """
+    path = Path(path)
+    if path.suffix == SUFFIXES["onnx"]:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return lambda images: dict(
+            zip(OUTPUTS.values(), session.run([*OUTPUTS.values()], {"image": images}), strict=True)
+        )
+    with no_native_log():
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path))
+        interpreter.allocate_tensors()
+    runner = interpreter.get_signature_runner()
+    return lambda images: runner(image=images)
+
+
+def run_exported(
+    network: Callable[[np.ndarray], dict[str, np.ndarray]], images: np.ndarray, batch: int = 256
+) -> dict[str, np.ndarray]:
+    """As `predict`, with a network of `load_exported`: task -> float32 (N, classes)."""
+    parts = [
+        network(np.asarray(images[start : start + batch], np.float32))
+        for start in range(0, len(images), batch)
+    ]
+    return {task: np.concatenate([part[OUTPUTS[task]] for part in parts]) for task in TASKS}
+
+
+def _check(path: Path, form: str) -> None:
+    if form not in SUFFIXES:
+        raise ValueError(f"unknown format {form!r}: choose one of {', '.join(SUFFIXES)}")
+    if path.suffix != SUFFIXES[form]:
+        raise ValueError(f"{path} must end in {SUFFIXES[form]} to be a file of format {form}")
+    missing = [name for name in NEEDS[form] if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"format {form} needs {', '.join(missing)}: pip install 'fer-helpers[export]'"
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "export runs on TensorFlow, whose weights files are those of every backend: set "
+            "KERAS_BACKEND=tensorflow"
+        )
+
+
+def _difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:
+    # NaN is passed on: it must not count as agreement.
+    return float(np.max([np.abs(a[task] - b[task]).max() for task in TASKS]))
+
+
+class _quiet(warnings.catch_warnings):
+    """Keep the converters' own remarks from showing."""
+
+    def __enter__(self):
+        super().__enter__()
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        self.native = no_native_log()
+        self.native.__enter__()
+
+    def __exit__(self, *exception):
+        self.native.__exit__(*exception)
+        logging.disable(logging.NOTSET)
+        super().__exit__(*exception)
+
+
+def _batches(images: np.ndarray) -> Iterator[list[np.ndarray]]:
+    for start in range(0, len(images), 64):
+        yield [images[start : start + 64].astype(np.float32)]
+
+
+def _write_onnx(model: keras.Model, path: Path, ranges: np.ndarray | None) -> None:
+    import onnx
+
+    model(np.zeros((1, *model.input_shape[1:]), np.float32))  # Keras wants it called once
+    model.export(path, format="onnx", verbose=False)
+    proto = onnx.load(path)
+    # Outputs are numbered in their order.
+    names = {old.name: new for old, new in zip(proto.graph.output, model.output_names, strict=True)}
+    for node in proto.graph.node:
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for output in proto.graph.output:
+        output.name = names[output.name]
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+    if ranges is not None:
+        _quantize_onnx(path, ranges)
+
+
+def _quantize_onnx(path: Path, ranges: np.ndarray) -> None:
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        batches = _batches(ranges)
+
+        def get_next(self):
+            (images,) = next(self.batches, (None,))
+            return None if images is None else {"image": images}
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / path.name
+        quantization.quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            prepared,
+            path,
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+            # Products of 8 bits overflow on processors without VNNI: weights take 7.
+            reduce_range=True,
+        )
+
+
+def _write_litert(model: keras.Model, path: Path, ranges: np.ndarray | None) -> None:
+    import tensorflow as tf
+
+    options = {}
+    if ranges is not None:
+        options = {
+            "optimizations": [tf.lite.Optimize.DEFAULT],
+            "representative_dataset": lambda: _batches(ranges),
+        }
+    outputs = dict(zip(model.output_names, model.outputs, strict=True))
+    keras.Model(model.inputs[0], outputs).export(path, format="litert", verbose=False, **options)
+
+
+WRITERS = {"onnx": _write_onnx, "litert": _write_litert}

@@ -1,0 +1,175 @@
+"""Several processes on JAX, several devices on TensorFlow: the same as one, and safely so."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kill_training import write_faces
+
+from fer_helpers.cli import main
+from fer_helpers.distributed import read_settings
+from fer_helpers.training import read_history
+
+HERE = Path(__file__).parent
+LONGEST = 300  # seconds; a hang must not last
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    return os.environ | {
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "TQDM_DISABLE": "1",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # quicker to compile
+        # A start after another compiles less.
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def address():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def start(*words, environment):
+    words = [sys.executable, str(HERE / "distributed_worker.py"), *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, env=environment, **pipes)
+
+
+def finish(*processes):
+    texts = []
+    try:
+        for process in processes:
+            texts.append(process.communicate(timeout=LONGEST)[0])
+    finally:
+        for process in processes:
+            process.kill()
+    return texts
+
+
+def test_two_processes_are_one(tmp_path, environment):
+    where = address()
+    processes = [start("steps", tmp_path / "one.npz", environment=environment)]
+    for rank in range(2):
+        file = tmp_path / f"two-{rank}.npz"
+        processes.append(start("steps", file, where, 2, rank, environment=environment))
+    texts = finish(*processes)
+    assert [process.returncode for process in processes] == [0, 0, 0], texts
+    one, *two = (
+        [*np.load(tmp_path / name).values()] for name in ("one.npz", "two-0.npz", "two-1.npz")
+    )
+    assert one[0].shape == (20,)
+    for other in two:
+        print("greatest difference in loss", np.abs(other[0] - one[0]).max())
+        np.testing.assert_allclose(other[0], one[0], rtol=0, atol=1e-5)
+        for a, b in zip(other[1:], one[1:], strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
+
+
+def test_a_lost_process_ends_the_run_and_the_next_start_goes_on(tmp_path, environment):
+    write_faces(tmp_path)
+    out = tmp_path / "run"
+    words = ["--dataset", "FER", "--data-dir", tmp_path, "--out", out, "--distributed"]
+
+    def both(epochs):
+        where = address()
+        return [
+            start(
+                *("train", *words, "--epochs", epochs),
+                *("--address", where, "--processes", 2, "--rank", rank),
+                environment=environment,
+            )
+            for rank in range(2)
+        ]
+
+    first, second = both(500)
+    until = time.monotonic() + LONGEST
+    while not len(read_history(out)) and first.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    second.send_signal(signal.SIGKILL)
+    second.wait()
+    killed = time.monotonic()
+    (text,) = finish(first)
+    assert first.returncode == 1, text
+    assert "lost another process" in text
+    assert "go on from it" in text
+    assert time.monotonic() - killed < 60
+    done = len(read_history(out))
+    assert 1 <= done < 500
+    again = both(done + 1)
+    texts = finish(*again)
+    assert [process.returncode for process in again] == [0, 0], texts
+    assert read_history(out)["epoch"].tolist() == list(range(1, done + 2))
+    assert texts[0].count("epoch ") == 1  # only rank 0 tells, and of one epoch
+    assert "epoch " not in texts[1]
+    assert len(list(out.glob("resume-*"))) == 1
+    assert not list(out.glob(".writing-*"))
+
+
+def test_masked_mean_is_over_all_replicas():
+    code = """
+import functools
+import numpy as np
+import tensorflow as tf
+from fer_helpers.backend import keras
+from fer_helpers.batches import batches_of
+from fer_helpers.labels import encode_labels
+from fer_helpers.model import build_model
+from fer_helpers.training import compile_model
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+X = np.random.default_rng(0).integers(0, 256, (48, 48, 48, 1), dtype=np.uint8)
+# The first half of each batch, which one device gets, has labels; the other has none or one.
+emotion = [i % 7 if i % 16 < 5 or i % 32 == 9 else -1 for i in range(48)]
+
+def losses():
+    keras.utils.set_random_seed(0)
+    model = build_model(augment=False, widths=(4, 4, 8, 8))
+    for layer in model.layers:
+        if isinstance(layer, (keras.layers.BatchNormalization, keras.layers.Dropout)):
+            layer.trainable, layer.rate = False, 0.0  # they do differ by device
+    compile_model(model, optimizer=keras.optimizers.SGD(0.01), tasks=("emotion",))
+    batches = batches_of(X, encode_labels({"emotion": emotion}), 16)
+    return model.fit(batches, epochs=2, verbose=0, shuffle=False).history["loss"]
+
+one = losses()
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    two = losses()
+np.testing.assert_allclose(two, one, rtol=1e-4)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_settings_come_from_flags_or_the_environment(monkeypatch):
+    for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID"):
+        monkeypatch.delenv(f"KERAS_DISTRIBUTION_{name}", raising=False)
+    assert read_settings("a:1", 2, 1) == ("a:1", 2, 1)
+    with pytest.raises(ValueError, match=r"--address or \$KERAS_DISTRIBUTION_JOB_ADDRESSES"):
+        read_settings(None, 2, 1)
+    monkeypatch.setenv("KERAS_DISTRIBUTION_JOB_ADDRESSES", "b:1,c:1")
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", "0")
+    assert read_settings() == ("b:1", 2, 0)
+    with pytest.raises(ValueError, match="rank must be from 0 to 1, not 2"):
+        read_settings(rank=2)
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        read_settings("b")
+
+
+def test_several_machines_want_jax(capsys):
+    words = ["--address", "127.0.0.1:1", "--processes", "1", "--rank", "0"]
+    assert main(["train", "--distributed", *words]) == 2
+    assert "KERAS_BACKEND=jax" in capsys.readouterr().err
