@@ -6,7 +6,8 @@ BIN := .venv/bin
 # Photos travel by websocket: with the server's own limit of 10 MB a larger one is lost silently.
 UPLOADS := tornado_settings={"websocket_max_message_size":41943040}
 
-.PHONY: setup course lab demo test test-lowest audit lint format lock notebooks clean
+.PHONY: setup course lab demo solutions site colab publish test test-lowest audit lint format lock \
+  notebooks clean
 
 setup: .venv/installed
 
@@ -27,6 +28,21 @@ lab: setup
 # A page for people who do not read code: upload a photo, see its faces.
 demo: setup
 	$(BIN)/voila notebooks/demo.ipynb --Voila.ip=127.0.0.1 --theme=light '--Voila.$(UPLOADS)'
+
+# The notebooks with the exercises solved: results/solutions/.
+solutions: setup
+	$(BIN)/python notebooks/run.py --solutions
+
+# The course as a web site, from the stored outputs: results/site/index.html.
+site: setup
+	$(BIN)/python -m sphinx -q -W --keep-going -c notebooks/site notebooks results/site
+
+# One zip to upload to Colab: build/fer-course.zip.
+colab: setup
+	$(BIN)/python notebooks/publish.py colab
+
+publish: setup
+	$(BIN)/python notebooks/publish.py address $(REPO)
 
 test: setup lint
 	$(BIN)/python -m pytest tests -n 2 --dist loadfile
@@ -64,9 +80,10 @@ format: setup
 # Runs the notebooks on SAMPLE and stores their outputs in place.
 notebooks: setup
 	$(BIN)/python notebooks/run.py --store
+	$(BIN)/python notebooks/publish.py bars
 
 lock:
-	uv pip compile pyproject.toml --extra lab --extra test --extra jax --extra export --universal \
+	uv pip compile pyproject.toml --extra lab --extra test --extra jax --extra export --extra site --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements.lock
 
 clean:

@@ -293,7 +293,11 @@ def groups(table: pd.DataFrame, title: str, column: str = "accuracy") -> Figure:
     labels = [f"{name} ({n})" for name, n in zip(names, table["n"], strict=True)]
     axes.set_yticks(place, labels)
     axes.set_ylim(len(table) - 0.5, -0.5)
-    words = {"accuracy": "accuracy, 95 % interval", "gap": "accuracy below the best group's"}
+    words = {
+        "accuracy": "accuracy, 95 % interval",
+        "ece": "expected calibration error",
+        "gap": "accuracy below the best group's",
+    }
     axes.set(title=title, xlabel=words.get(column, column), ylabel="group (faces)")
     axes.grid(axis="y", color="0.9")
     return figure

@@ -72,8 +72,10 @@ def store(names: list[str]) -> None:
     for notebook in sorted(HERE.glob("[0-9][0-9]_*.ipynb")):
         if names and not notebook.stem.startswith(tuple(names)):
             continue
-        print(notebook.name, flush=True)
+        began = time.monotonic()
+        print(f"{notebook.stem:<34}", end="", flush=True)
         run(notebook, notebook, {})
+        print(f"{time.monotonic() - began:6.0f} s", flush=True)
         content = nbformat.read(notebook, as_version=4)
         content.metadata.pop("papermill", None)
         for cell in content.cells:
@@ -82,6 +84,21 @@ def store(names: list[str]) -> None:
             for output in cell.get("outputs", ()):
                 _shrink(output)
         nbformat.write(content, notebook)
+
+
+def solve() -> None:
+    """Write the notebooks with every exercise solved into `results/solutions/`."""
+    folder = RESULTS / "solutions"
+    folder.mkdir(parents=True, exist_ok=True)
+    for notebook in sorted(HERE.glob("[0-9][0-9]_*.ipynb")):
+        content = nbformat.read(notebook, as_version=4)
+        for cell in content.cells:
+            if "solution" in cell.metadata:
+                cell.source = cell.metadata.pop("solution")
+                cell.metadata["tags"] = ["solution"]
+                cell.outputs, cell.execution_count = [], None
+        nbformat.write(content, folder / notebook.name)
+    print(f"solved notebooks: {folder}")
 
 
 def _shrink(output) -> None:
@@ -101,8 +118,11 @@ def main() -> None:
     parser.add_argument(
         "--store", nargs="*", metavar="NN", help="store outputs in the notebooks (all, or 04 05)"
     )
+    parser.add_argument("--solutions", action="store_true", help="write the solved notebooks")
     args = parser.parse_args()
-    if args.store is not None:
+    if args.solutions:
+        solve()
+    elif args.store is not None:
         store(args.store)
     else:
         course(args.dataset, args.epochs)

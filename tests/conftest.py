@@ -1,6 +1,7 @@
 """What several tests need: the package quiet, a small SAMPLE drawn once."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import fer_helpers
 from fer_helpers.backend import keras
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +48,20 @@ def small_sample(monkeypatch, sample_folder):
 
     monkeypatch.setattr(load, "SAMPLE_SIZE", 512)
     return sample_folder
+
+
+@pytest.fixture
+def page():
+    """A page of a browser as wide as a desk's, with a camera."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--use-fake-device-for-media-stream"],
+        )
+        context = browser.new_context(
+            viewport={"width": 1280, "height": 1000}, permissions=["camera"]
+        )
+        yield context.new_page()
+        browser.close()

@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,12 +13,12 @@ from pathlib import Path
 
 import ipywidgets
 import pytest
+from conftest import CHROMIUM
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from skimage import data
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 MINUTES = 60_000
 
 pytestmark = [
@@ -29,20 +28,6 @@ pytestmark = [
         reason="today's JupyterLab and Voila show widgets of ipywidgets 8; Colab shows its own",
     ),
 ]
-
-
-@pytest.fixture
-def page():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--use-fake-device-for-media-stream"],
-        )
-        context = browser.new_context(
-            viewport={"width": 1280, "height": 1000}, permissions=["camera"]
-        )
-        yield context.new_page()
-        browser.close()
 
 
 @pytest.fixture

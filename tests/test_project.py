@@ -1,5 +1,6 @@
 """The project's own files agree with each other."""
 
+import json
 import os
 import re
 import subprocess
@@ -127,6 +128,13 @@ def test_notebook_has_the_courses_form(path):
     assert 0.5 <= len(text) / len(cells) <= 0.65
     assert max(len(cell.source.splitlines()) for cell in code) <= 25
     assert path.stat().st_size < 500_000
+    assert "In this notebook you will" in text[0]
+    assert any(source.startswith("## Set-up") for source in text)
+    assert text[-2].startswith("## What you learnt")
+    for cell in code:
+        assert not re.search(r"except\s*:", cell.source)
+    # A path of somebody's machine, in a cell or in what it printed.
+    assert not re.search(r"/(home|root|Users|work|tmp)/", json.dumps([*code, *text]))
     if int(path.name[:2]) > 6:  # those after the main job need no data set
         return
     tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", ())]

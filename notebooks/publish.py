@@ -1,0 +1,234 @@
+"""Write what the notebooks share, pack the course for Colab, give it an address.
+
+    python notebooks/publish.py bars              bars, first cells, alternative texts, index.md
+    python notebooks/publish.py colab             build/fer-course.zip, to upload to Colab
+    python notebooks/publish.py address OWNER/NAME   where the course is published, then bars
+
+What is written here is overwritten by the next call; everything else is left alone.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell
+
+HERE = Path(__file__).resolve().parent
+WORDS_A_MINUTE = 130  # of prose that is also thought about
+
+# Seconds that a run takes on two processor cores, start of the kernel included.
+SECONDS = {
+    "01": 15,
+    "02": 20,
+    "03": 30,
+    "04": 30,
+    "05": 130,
+    "06": 45,
+    "07": 40,
+    "08": 80,
+    "09": 35,
+}
+
+FIRST = """import sys
+
+if "google.colab" in sys.modules:
+    {get}
+    %cd /content/course/notebooks
+    # Within Colab's own versions, none of which is changed.
+    !pip list --format=freeze > /content/versions.txt
+    !pip install --quiet --constraint /content/versions.txt {package}
+from fer_helpers import check_environment
+
+check_environment()"""
+
+
+def notebooks(folder: Path) -> list[Path]:
+    """The numbered notebooks, in their order."""
+    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+
+
+def title(path: Path) -> str:
+    """The notebook's H1, such as ``01 – Load data``."""
+    return re.search(r"^# (.+)$", nbformat.read(path, 4).cells[0].source, re.M)[1]
+
+
+def address(pyproject: Path) -> str | None:
+    """``https://github.com/OWNER/NAME``, None while the course has no public address."""
+    return tomllib.loads(pyproject.read_text())["project"].get("urls", {}).get("Repository")
+
+
+def minutes(cells: list) -> int:
+    """Minutes to read a notebook."""
+    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    return max(round(words / WORDS_A_MINUTE), 1)
+
+
+def bar(path: Path, paths: list[Path]) -> str:
+    """Previous, contents, next."""
+    place = paths.index(path)
+    words = ["[Contents](index.md)"]
+    if place > 0:
+        words.insert(0, f"[← {title(paths[place - 1])}]({paths[place - 1].name})")
+    if place + 1 < len(paths):
+        words.append(f"[{title(paths[place + 1])} →]({paths[place + 1].name})")
+    return " | ".join(words)
+
+
+def times(path: Path, cells: list) -> str:
+    """How long it takes."""
+    seconds = SECONDS[path.name[:2]]
+    run = "under a minute" if seconds < 55 else f"about {max(round(seconds / 60), 1)} minutes"
+    run = run.replace("1 minutes", "a minute")
+    return f"About {minutes(cells)} minutes to read, {run} to run on two processor cores."
+
+
+def first_cell(url: str | None) -> str:
+    """The first code cell: installs on Colab, and says whether there is a GPU."""
+    if url is None:
+        get = "!unzip -qo /content/fer-course.zip -d /content"
+        return FIRST.format(get=get, package="../fer_helpers-*.whl")
+    get = f"!git clone --quiet --depth 1 {url} /content/course"
+    return FIRST.format(get=get, package="/content/course")
+
+
+def colab_link(url: str | None, path: Path) -> str:
+    if url is None:
+        return "On Colab: upload `fer-course.zip` (`make colab`) to the Files pane first."
+    place = url.removeprefix("https://github.com/")
+    link = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{path.name}"
+    return f"[Open in Colab]({link})"
+
+
+def write_bars(folder: Path) -> None:
+    """Write the shared cells of every notebook, and ``index.md``."""
+    paths = notebooks(folder)
+    url = address(folder.parent / "pyproject.toml")
+    for path in paths:
+        content = nbformat.read(path, 4)
+        cells = [cell for cell in content.cells if not cell.get("id", "").startswith("shared-")]
+        old = {cell["id"]: cell for cell in content.cells if cell not in cells}
+        words = [bar(path, paths), times(path, cells), colab_link(url, path)]
+        top = new_markdown_cell("\n\n".join(words), id="shared-top")
+        first = new_code_cell(first_cell(url), id="shared-first")
+        first.metadata["tags"] = ["nbval-ignore-output"]
+        if "shared-first" in old:  # what its run gave stays
+            first.update({key: old["shared-first"][key] for key in ("outputs", "execution_count")})
+        end = new_markdown_cell(bar(path, paths), id="shared-end")
+        content.cells = [cells[0], top, first, *cells[1:], end]
+        write_alternatives(content.cells)
+        nbformat.write(content, path)
+    lines = [f"| [{title(path)}]({path.name}) | {reading(path)} |" for path in paths]
+    (folder / "index.md").write_text(INDEX.format(rows="\n".join(lines), names=names(paths)))
+
+
+def reading(path: Path) -> str:
+    return f"{minutes(nbformat.read(path, 4).cells)} minutes"
+
+
+def names(paths: list[Path]) -> str:
+    return "\n".join(path.stem for path in paths)
+
+
+def write_alternatives(cells: list) -> None:
+    """Give each figure a text for those who do not see it: its section and what is said of it."""
+    heading = said = ""
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            found = re.findall(r"^#+ (.+)$", cell.source, re.M)
+            heading = found[-1] if found else heading
+            prose = re.sub(r"^#+ .+$|[*`$_>|]", "", cell.source, flags=re.M)
+            said = " ".join(prose.split())[:200]
+        elif any("image/png" in output.get("data", {}) for output in cell.get("outputs", ())):
+            cell.metadata["mystnb"] = {"image": {"alt": f"{heading}: {said}".replace('"', "'")}}
+
+
+INDEX = """# Multi-task facial expression recognition
+
+One CNN with four heads (emotion, gender, race, age), trained with weighted losses, in Keras 3.
+
+![Faces that the course draws, with the expression that a network read in each](sample.png)
+
+| notebook | to read |
+|---|---|
+{rows}
+
+Every notebook runs on faces drawn by code; `make lab` opens them in JupyterLab. What the network
+predicts is the expression that people would *perceive* in a picture, not what somebody feels.
+
+```{{toctree}}
+:hidden:
+
+{names}
+```
+"""
+
+
+def draw_picture(target: Path) -> None:
+    """Draw the picture of README and index.md: faces of SAMPLE and what the network says."""
+    from fer_helpers import load_data, load_model, plots, predict
+    from fer_helpers.labels import BLOCKS, TASKS
+
+    X, y = load_data("SAMPLE", "test")
+    labels = y[:, BLOCKS["emotion"]].argmax(axis=1)
+    chosen = [int((labels == emotion).argmax()) for emotion in range(7)]
+    chances = predict(load_model("SAMPLE"), X[chosen])["emotion"]
+    words = [f"{TASKS['emotion'][row.argmax()]}\n{row.max():.0%}" for row in chances]
+    plots.use_style()
+    figure = plots.faces(X[chosen], words, columns=7, title="Drawn faces, predicted expressions")
+    plots.save(figure, target)
+
+
+def pack(root: Path) -> Path:
+    """Pack the package as a wheel, the notebooks and the stored results into one zip."""
+    course = root / "build" / "course"
+    shutil.rmtree(course, ignore_errors=True)
+    kept = subprocess.check_output(
+        ["git", "ls-files", "notebooks", "data", "LICENSE"], cwd=root, text=True
+    )
+    for name in kept.splitlines():
+        (course / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, course / name)
+    words = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(course)]
+    subprocess.run([sys.executable, "-m", *words, str(root)], check=True)
+    return Path(shutil.make_archive(root / "build" / "fer-course", "zip", course.parent, "course"))
+
+
+def publish(root: Path, repository: str) -> None:
+    """Write the public address into the project, the notebooks and the README."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise SystemExit(f"error: the address is OWNER/NAME, not {repository!r}")
+    url = f"https://github.com/{repository}"
+    pyproject, readme = root / "pyproject.toml", root / "README.md"
+    text = re.sub(r"\n\[project\.urls\]\nRepository = .*\n", "", pyproject.read_text())
+    entry = f'\n[project.urls]\nRepository = "{url}"\n'
+    pyproject.write_text(text.replace("\n[project.optional", entry + "\n[project.optional", 1))
+    text = re.sub(r"\n\*\*Published at\*\* .*\n", "", readme.read_text())
+    before, after = text.split("\n## Start", 1)
+    readme.write_text(f"{before}\n**Published at** <{url}>\n\n## Start{after}")
+    write_bars(root / "notebooks")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("bars", "colab", "address", "picture"))
+    parser.add_argument("repository", nargs="?", metavar="OWNER/NAME")
+    args = parser.parse_args()
+    if args.what == "bars":
+        write_bars(HERE)
+    elif args.what == "colab":
+        print(pack(HERE.parent))
+    elif args.what == "picture":
+        draw_picture(HERE / "sample.png")
+    else:
+        publish(HERE.parent, args.repository or "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What a script writes into the notebooks is there, and is right."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "notebooks" / "publish.py"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def publish(root, *words):
+    script = root / "notebooks" / "publish.py"
+    return subprocess.run(
+        [sys.executable, script, *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_bars_are_those_that_the_script_writes(copy):
+    assert publish(copy, "bars").returncode == 0
+    written = sorted((copy / "notebooks").glob("[0-9i]*.*"))
+    assert len(written) > 9
+    for path in written:
+        assert path.read_text() == (ROOT / "notebooks" / path.name).read_text(), (
+            f"run python notebooks/publish.py bars: {path.name}"
+        )
+
+
+def test_links_of_the_bars_lead_to_the_neighbours():
+    paths = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    for before, path, after in zip([None, *paths], paths, [*paths[1:], None], strict=False):
+        cells = nbformat.read(path, 4).cells
+        for cell in (cells[1], cells[-1]):
+            assert ("←" in cell.source) == (before is not None)
+            assert ("→" in cell.source) == (after is not None)
+            assert before is None or f"]({before.name})" in cell.source
+            assert after is None or f"]({after.name})" in cell.source
+
+
+def test_an_address_is_written_everywhere_and_replaced(copy):
+    for name in ("first/one", "second/two"):
+        assert publish(copy, "address", name).returncode == 0
+    assert "first/one" not in "".join(path.read_text() for path in copy.rglob("*.[mti][dop]*"))
+    assert (copy / "pyproject.toml").read_text().count("https://github.com/second/two") == 1
+    assert "<https://github.com/second/two>" in (copy / "README.md").read_text()
+    for path in (copy / "notebooks").glob("[0-9]*.ipynb"):
+        cells = nbformat.read(path, 4).cells
+        assert f"github/second/two/blob/main/notebooks/{path.name}" in cells[1].source
+        assert "git clone --quiet --depth 1 https://github.com/second/two" in cells[2].source
+    refused = publish(copy, "address", "no address")
+    assert refused.returncode == 1
+    assert "OWNER/NAME" in refused.stderr
+
+
+def test_nothing_points_to_an_address_before_it_is_given():
+    texts = [path.read_text() for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")]
+    assert "Repository" not in (ROOT / "pyproject.toml").read_text()
+    assert not any("github.com" in text for text in texts)
+
+
+def test_zip_for_colab_has_package_notebooks_and_results():
+    result = publish(ROOT, "colab")
+    assert result.returncode == 0, result.stderr
+    names = zipfile.ZipFile(result.stdout.strip()).namelist()
+    assert any(name.startswith("course/fer_helpers-") and name.endswith(".whl") for name in names)
+    assert "course/notebooks/01_load_data.ipynb" in names
+    assert "course/data/results/utkface_groups.csv" in names
+    assert not any(name.endswith((".zip", ".csv.gz", ".jpg")) for name in names)
