@@ -162,9 +162,22 @@ def _load_shipped(dataset_name: str) -> keras.Model:
             "starts from the weights for FER and UTKFACE that are shipped, and writes "
             f"results/{dataset_name}/model.keras for fer_helpers.load_model"
         )
-    card = json.loads((folder / f"{name}.json").read_text())
+    return read_weights(weights)
+
+
+def read_weights(weights: Path) -> keras.Model:
+    """Load what `write_weights` wrote; the file is checked against the SHA-256 beside it.
+
+    Raises
+    ------
+    ValueError
+        Not the bytes that were written.
+    """
+    card = json.loads(weights.with_name(f"{weights.name.split('.')[0]}.json").read_text())
     if hashlib.sha256(weights.read_bytes()).hexdigest() != card["sha256"]:
-        raise ValueError(f"{weights} is not the file that was shipped: install the package again")
+        raise ValueError(
+            f"{weights} is not the file that was written: install the package again, or train again"
+        )
     model = build_model(**card["model"])
     model.load_weights(weights)
     return model

@@ -1,5 +1,7 @@
 """How the shipped weights were made: run again, a recipe makes them from the data sets."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,10 @@ from fer_helpers import plots
 from fer_helpers.backend import choose_precision, dtype_policy, keras
 from fer_helpers.batches import batches_of, mixed_batches
 from fer_helpers.evaluation import labelled, true_and_predicted
-from fer_helpers.model import get_model, load_model, write_weights
+from fer_helpers.labels import BLOCKS, OUTPUTS
+from fer_helpers.model import get_model, load_model, read_weights, write_weights
 from fer_helpers.prediction import calibrate, predict
-from fer_helpers.training import compile_model, fit, load_training_data
+from fer_helpers.training import compile_model, fit, load_training_data, read_history
 
 # Emotion is the hardest task and the reason for the network; the three others are nearly
 # learnt after a few epochs, and help at a small weight.
@@ -30,38 +33,70 @@ def train_open_data(
 
     Each batch holds faces of both, each labelled for what its source knows and masked for
     the rest. SGD with Nesterov momentum and decoupled weight decay; the learning rate rises
-    for an epoch, then falls along a cosine to zero; label smoothing of 0.1; what is kept is a
-    moving average of the weights over some 100 steps. The best epoch is chosen by the emotion
-    accuracy on FER2013's PublicTest, where the temperatures are fitted too (those of the
-    attributes on UTKFace's validation part). Interrupted, it goes on where it stopped.
+    for an epoch, then falls along a cosine to zero; what is kept is a moving average of the
+    weights over some 100 steps. The best epoch is chosen by the emotion accuracy on FER2013's
+    PublicTest, where the temperatures are fitted too (those of the attributes on UTKFace's
+    validation part).
+
+    There are two generations. The first learns from the labels, smoothed by 0.1. The second
+    goes on from its weights, at half the learning rate and for two thirds of the epochs, and
+    learns from labels half of which are what the first generation answers (Furlanello et al.
+    2018): where annotators erred, or a face shows two expressions, that is the better target.
+
+    Interrupted, it goes on where it stopped.
 
     Parameters
     ----------
     out_dir
-        Folder of the run, see `fit`; at the end it also holds ``open-data.weights.h5`` and
-        ``open-data.json`` as the package ships them, and the reliability of the emotion head
-        before and after the temperature as pictures.
+        Folder of the second generation's run, see `fit`, with the first one's in
+        ``generation-1``. At the end it also holds ``open-data.weights.h5``,
+        ``open-data.json`` and ``open-data.history.csv`` as the package ships them, and the
+        reliability of the emotion head before and after the temperature as pictures.
     epochs
-        Passes through FER2013.
+        Passes of the first generation through FER2013.
     seed, data_dir, backbone
         See `train`.
 
     Returns
     -------
     pandas.DataFrame
-        The history, a row an epoch.
+        The history, a row an epoch, with a column ``generation``.
     """
     out_dir = Path(out_dir)
     parts = [load_training_data(name, data_dir) for name in SOURCES]
-    train = mixed_batches([part for part, _ in parts], list(SOURCES.values()), seed)
-    X, y = (np.concatenate(arrays) for arrays in zip(*[part for _, part in parts], strict=True))
-    keras.utils.set_random_seed(seed)
+    train = [part for part, _ in parts]
+    validation = tuple(
+        np.concatenate(arrays) for arrays in zip(*[v for _, v in parts], strict=True)
+    )
+    first = out_dir / "generation-1"
+    if not _is_written(first, epochs, seed):
+        with dtype_policy(choose_precision()):
+            keras.utils.set_random_seed(seed)
+            model = get_model(backbone=backbone)
+        _train_generation(model, train, validation, epochs, 0.1, 0.1, seed, first)
+    teacher = read_weights(first / "open-data.weights.h5")
+    train = [(X, soften(y, predict(teacher, X, views=2))) for X, y in train]
     with dtype_policy(choose_precision()):
         model = get_model(backbone=backbone)
-    compile_model(
-        model, LOSS_WEIGHTS, optimizer=_optimizer(len(train), epochs), label_smoothing=0.1
-    )
-    history = fit(model, train, batches_of(X, y, 256), epochs, out_dir, patience=None)
+    model.set_weights(teacher.get_weights())
+    for output in OUTPUTS.values():
+        model.get_layer(output).temperature.assign(1.0)
+    rest = max(2 * epochs // 3, 1)
+    # Another seed: the draws of the first generation are what the network has seen already.
+    _train_generation(model, train, validation, rest, 0.05, 0.0, seed + 1000, out_dir)
+    histories = {number: read_history(run) for number, run in enumerate((first, out_dir), 1)}
+    history = pd.concat(histories, names=["generation"]).reset_index("generation")
+    history.to_csv(out_dir / "open-data.history.csv", index=False)
+    return history
+
+
+def _train_generation(model, train, validation, epochs, rate, smoothing, seed, out_dir) -> None:
+    """Train a network and write it, calibrated, as the package ships weights."""
+    X, y = validation
+    batches = mixed_batches(train, list(SOURCES.values()), seed)
+    optimizer = _optimizer(len(batches), epochs, rate)
+    compile_model(model, LOSS_WEIGHTS, optimizer=optimizer, label_smoothing=smoothing)
+    history = fit(model, batches, batches_of(X, y, 256), epochs, out_dir, patience=None)
     best = load_model(out_dir / "model.keras")
     before = predict(best, X)
     temperatures = calibrate(best, X, y)
@@ -78,12 +113,50 @@ def train_open_data(
         best_epoch=int(history["val_emotion_output_accuracy"].idxmax()) + 1,
         temperatures=temperatures,
     )
-    return history
 
 
-def _optimizer(steps: int, epochs: int) -> keras.optimizers.Optimizer:
+def _is_written(out_dir: Path, epochs: int, seed: int) -> bool:
+    """Whether a generation's weights are in the folder, and were made as is now asked for."""
+    card = out_dir / "open-data.json"
+    if not card.is_file():
+        return False
+    asked = {"epochs": epochs, "seed": seed}
+    made = json.loads(card.read_text())["recipe"]
+    if any(made[key] != value for key, value in asked.items()):
+        raise ValueError(f"{card} was made with {made}, not {asked}: train into an empty folder")
+    return True
+
+
+def soften(
+    y: np.ndarray, probabilities: Mapping[str, np.ndarray], share: float = 0.5
+) -> np.ndarray:
+    """Replace a share of each label by what a network answers (Hinton, Vinyals & Dean 2015).
+
+    Parameters
+    ----------
+    y, probabilities
+        Label rows (N, 18), and what `predict` gave for the same faces.
+    share
+        0 to 1: how much of the label is replaced.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (N, 18). Blocks without a label stay zero.
+    """
+    soft = y.astype(np.float32)
+    for task, block in BLOCKS.items():
+        rows = labelled(y, task)
+        soft[rows, block] = (1 - share) * soft[rows, block] + share * probabilities[task][rows]
+    return soft
+
+
+def _optimizer(steps: int, epochs: int, rate: float) -> keras.optimizers.Optimizer:
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.01, decay_steps=steps * (epochs - 1), warmup_target=0.1, warmup_steps=steps
+        rate / 10,
+        decay_steps=steps * max(epochs - 1, 1),
+        warmup_target=rate,
+        warmup_steps=steps,
     )
     optimizer = keras.optimizers.SGD(
         schedule,

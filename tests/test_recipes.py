@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fer_helpers import recipes
-from fer_helpers.labels import TASKS, encode_labels
+from fer_helpers.labels import BLOCKS, TASKS, encode_labels
 from fer_helpers.model import load_model
 from fer_helpers.prediction import predict
 from fer_helpers.training import _Progress
@@ -33,23 +33,32 @@ def two_sources(monkeypatch):
 
 def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path, monkeypatch):
     whole = recipes.train_open_data(tmp_path / "whole", epochs=3)
+    assert whole[["generation", "epoch"]].values.tolist() == [
+        [1, 1],
+        [1, 2],
+        [1, 3],
+        [2, 1],
+        [2, 2],
+    ]
 
-    begin = _Progress.on_epoch_begin
+    begin, left = _Progress.on_epoch_begin, [3, 2]
 
-    def die_in_the_third_epoch(self, epoch, logs=None):
-        if epoch == 2:
+    def die(self, epoch, logs=None):
+        """In the third epoch of the first generation, and in the second of the second."""
+        if left and epoch == left[0] - 1:
+            left.pop(0)
             raise KeyboardInterrupt
         begin(self, epoch, logs)
 
-    monkeypatch.setattr(_Progress, "on_epoch_begin", die_in_the_third_epoch)
-    with pytest.raises(KeyboardInterrupt):
-        recipes.train_open_data(tmp_path / "parts", epochs=3)
-    monkeypatch.setattr(_Progress, "on_epoch_begin", begin)
+    monkeypatch.setattr(_Progress, "on_epoch_begin", die)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            recipes.train_open_data(tmp_path / "parts", epochs=3)
     parts = recipes.train_open_data(tmp_path / "parts", epochs=3)
     pd.testing.assert_frame_equal(parts, whole, rtol=1e-4)
 
     # What is kept is what was validated: the averaged weights, not those of the last step.
-    (X, y), best = two_sources["FER"][1], whole["val_emotion_output_accuracy"].max()
+    (X, y), best = two_sources["FER"][1], whole["val_emotion_output_accuracy"][3:].max()
     kept = predict(load_model(tmp_path / "whole" / "model.keras"), X)["emotion"].argmax(axis=1)
     assert (kept == y[:, :7].argmax(axis=1)).mean() == pytest.approx(best, abs=1e-6)
 
@@ -61,5 +70,15 @@ def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path,
     assert hashlib.sha256(weights).hexdigest() == card["sha256"]
     assert card["model"] == {"backbone": "compact", "augment": True}
     assert set(card["temperatures"]) == set(TASKS)
-    with pytest.raises(ValueError, match=r"learning_rate\.config\.decay_steps"):  # another schedule
+    with pytest.raises(ValueError, match=r"open-data\.json was made with .*'epochs': 3"):
         recipes.train_open_data(tmp_path / "whole", epochs=4)
+
+
+def test_a_softened_label_is_half_the_label_and_half_the_answer():
+    y = encode_labels({"emotion": [3, -1], "age": [-1, 1]})
+    answers = {task: np.full((2, len(names)), 1 / len(names)) for task, names in TASKS.items()}
+    soft = recipes.soften(y, answers)
+    assert soft[0, 3] == pytest.approx(0.5 + 0.5 / 7)
+    assert soft[1, BLOCKS["age"]] == pytest.approx([0.1, 0.6, 0.1, 0.1, 0.1])
+    assert soft.sum(axis=1) == pytest.approx([1, 1])  # what is not labelled stays so
+    assert y[0, 3] == 1
