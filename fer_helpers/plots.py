@@ -262,11 +262,12 @@ def arms(runs: pd.DataFrame, comparison: pd.DataFrame, column: str, label: str) 
 
 def conflict(cosines: pd.DataFrame) -> Figure:
     """The cosines between the gradients of the tasks, as `gradient_conflict` gives them."""
-    figure, axes = plt.subplots(figsize=(4, 3.2))
+    figure, axes = plt.subplots(figsize=(5, 3.6))
     sns.heatmap(
         cosines, vmin=-1, vmax=1, cmap="vlag_r", annot=True, fmt=".2f", square=True, ax=axes
     )
     axes.set(title="Do two tasks pull the same way?", xlabel="task", ylabel="task")
+    axes.tick_params("y", rotation=0)
     return figure
 
 
