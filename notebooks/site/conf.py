@@ -1,7 +1,7 @@
 """The web site, made by Sphinx from the notebooks as they are stored: `make site`."""
 
 project = "Multi-task facial expression recognition"
-extensions = ["myst_nb", "sphinx_mathjax_offline"]
+extensions = ["myst_nb", "sphinx-mathjax-offline"]
 exclude_patterns = ["demo.ipynb", "site", ".ipynb_checkpoints"]
 myst_enable_extensions = ["dollarmath"]
 html_theme = "sphinx_book_theme"
