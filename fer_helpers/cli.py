@@ -318,6 +318,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--dataset", choices=DATASETS, help="which data set", **dataset)
         sub.add_argument("--data-dir", type=Path, help="folder that holds FER/, RAFDB/, UTKFACE/")
 
+    backbone_help = "compact (the default), or paper for the CNN of arXiv 2110.15028"
     weights_help = "a .keras file, or SAMPLE, FER or UTKFACE for the shipped weights"
 
     sub = command(data, "Show which data sets are there; with --dataset, count its faces.")
@@ -338,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="folder for model.keras and history.csv (default results/DATASET, results/RECIPE)",
     )
-    sub.add_argument("--backbone", choices=("compact", "paper"), default="compact")
+    sub.add_argument("--backbone", default="compact", help=backbone_help)
     sub.add_argument("--batch-size", type=int, default=32, help="images a batch (default 32)")
     sub.add_argument(
         "--loss-weights",
@@ -371,7 +372,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1 (default 5)")
     sub.add_argument("--epochs", type=int, help="epochs of each run (default 6)")
     sub.add_argument("--faces", type=int, help="of FER2013 to train on (default 14000)")
-    sub.add_argument("--backbone", choices=("compact", "paper"), default="compact")
+    sub.add_argument("--backbone", default="compact", help=backbone_help)
     sub.add_argument("--data-dir", type=Path, help="folder that holds FER/ and UTKFACE/")
     sub.add_argument(
         "--out",

@@ -16,7 +16,13 @@ TASKS: dict[str, tuple[str, ...]] = {
     "race": ("Caucasian", "African-American", "Asian"),
     "age": ("0-3", "4-19", "20-39", "40-69", "70+"),
 }
-DATASETS = ("SAMPLE", "FER", "RAFDB", "UTKFACE")
+# Each data set, and the module of fer_helpers.datasets that reads it.
+DATASETS: dict[str, str] = {
+    "SAMPLE": "sample",
+    "FER": "fer2013",
+    "RAFDB": "rafdb",
+    "UTKFACE": "utkface",
+}
 OUTPUTS: dict[str, str] = {task: f"{task}_output" for task in TASKS}
 
 _ENDS = np.cumsum([len(classes) for classes in TASKS.values()])

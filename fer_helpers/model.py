@@ -157,9 +157,8 @@ def _load_shipped(dataset_name: str) -> keras.Model:
     weights = folder / f"{name}.weights.h5"
     if not weights.is_file():
         raise FileNotFoundError(
-            f"no weights for {dataset_name} are shipped: its terms want a licence of whoever "
-            f"trains on it. With one, 'python -m fer_helpers train --dataset {dataset_name}' "
-            "starts from the weights for FER and UTKFACE that are shipped, and writes "
+            f"no weights for {dataset_name} are shipped, only for {', '.join(_PRETRAINED)}. "
+            f"'python -m fer_helpers train --dataset {dataset_name}' trains some, and writes "
             f"results/{dataset_name}/model.keras for fer_helpers.load_model"
         )
     return read_weights(weights)

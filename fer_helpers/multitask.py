@@ -44,7 +44,7 @@ FACES = 14_000  # of FER2013's 28,709: what two processor cores train on many ti
 EPOCHS = 6
 
 # Narrow, for the same reason; the paper's CNN comes in one size.
-_OPTIONS = {"compact": {"widths": (16, 32, 64, 128)}, "paper": {}}
+_OPTIONS = {"compact": {"widths": (16, 32, 64, 128)}}
 
 
 def train_arm(
@@ -80,7 +80,7 @@ def train_arm(
         Trained.
     """
     keras.utils.set_random_seed(seed)
-    model = build_model(backbone, **(_OPTIONS[backbone] if options is None else options))
+    model = build_model(backbone, **(_OPTIONS.get(backbone, {}) if options is None else options))
     weights = ARMS[arm]
     alone = weights is not None and set(weights) == {"emotion"}
     sources = 1 if alone else len(train)

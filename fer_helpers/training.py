@@ -17,6 +17,7 @@ from tqdm import tqdm
 from fer_helpers.backend import choose_precision, dtype_policy, gpu_capability, keras
 from fer_helpers.batches import FaceBatches, batches_of
 from fer_helpers.datasets import read_dataset
+from fer_helpers.datasets.load import own_parts
 from fer_helpers.distributed import alone, check_agreement, on_all_gpus, share
 from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS
 from fer_helpers.losses import MaskedAccuracy, MaskedCrossentropy
@@ -99,7 +100,7 @@ def load_training_data(
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """The data to learn from, and those to choose the best epoch by: never a test part.
 
-    A data set without a validation part of its own (RAF-DB) gives up a tenth of its
+    A data set without a validation part of its own, such as RAF-DB, gives up a tenth of its
     training part, always the same faces.
 
     Returns
@@ -108,7 +109,7 @@ def load_training_data(
         ``(X, y), (X_validation, y_validation)``, as `load_data` gives them.
     """
     train = read_dataset(dataset_name, "train", data_dir=data_dir)
-    if dataset_name != "RAFDB":
+    if "validation" in own_parts(dataset_name):
         validation = read_dataset(dataset_name, "validation", data_dir=data_dir)
         return (train.images, train.labels), (validation.images, validation.labels)
     kept, chosen = train_test_split(np.arange(len(train)), test_size=0.1, random_state=0)

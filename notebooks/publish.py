@@ -1,6 +1,6 @@
 """Write what the notebooks share, pack the course for Colab, give it an address.
 
-    python notebooks/publish.py bars              bars, first cells, alternative texts, index.md
+    python notebooks/publish.py bars              bars, first cells, alternative texts, minutes
     python notebooks/publish.py colab             build/fer-course.zip, to upload to Colab
     python notebooks/publish.py address OWNER/NAME   where the course is published, then bars
 
@@ -63,9 +63,14 @@ def address(pyproject: Path) -> str | None:
 
 
 def minutes(cells: list) -> int:
-    """Minutes to read a notebook."""
-    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
-    return max(round(words / WORDS_A_MINUTE), 1)
+    """Minutes to read a notebook, but for what this script writes."""
+    prose = (cell for cell in own(cells) if cell.cell_type == "markdown")
+    return max(round(sum(len(cell.source.split()) for cell in prose) / WORDS_A_MINUTE), 1)
+
+
+def own(cells: list) -> list:
+    """The cells that this script did not write."""
+    return [cell for cell in cells if not cell.get("id", "").startswith("shared-")]
 
 
 def bar(path: Path, paths: list[Path]) -> str:
@@ -105,12 +110,12 @@ def colab_link(url: str | None, path: Path) -> str:
 
 
 def write_bars(folder: Path) -> None:
-    """Write the shared cells of every notebook, and ``index.md``."""
+    """Write the shared cells of every notebook, ``index.md``, and the minutes in the README."""
     paths = notebooks(folder)
     url = address(folder.parent / "pyproject.toml")
     for path in paths:
         content = nbformat.read(path, 4)
-        cells = [cell for cell in content.cells if not cell.get("id", "").startswith("shared-")]
+        cells = own(content.cells)
         old = {cell["id"]: cell for cell in content.cells if cell not in cells}
         words = [bar(path, paths), times(path, cells), colab_link(url, path)]
         top = new_markdown_cell("\n\n".join(words), id="shared-top")
@@ -122,16 +127,21 @@ def write_bars(folder: Path) -> None:
         content.cells = [cells[0], top, first, *cells[1:], end]
         write_alternatives(content.cells)
         nbformat.write(content, path)
-    lines = [f"| [{title(path)}]({path.name}) | {reading(path)} |" for path in paths]
-    (folder / "index.md").write_text(INDEX.format(rows="\n".join(lines), names=names(paths)))
+    rows = "\n".join(f"| [{title(path)}]({path.name}) | {row_end(path)}" for path in paths)
+    names = "\n".join(path.stem for path in paths)
+    (folder / "index.md").write_text(INDEX.format(rows=rows, names=names))
+    readme = folder.parent / "README.md"
+    text = readme.read_text()
+    for path in paths:
+        # | `01_load_data` | what it is about | 12 min | 15 s |
+        row = rf"^(\| `{path.stem}` \|[^|\n]*\|)[^\n]*$"
+        text = re.sub(row, rf"\1 {row_end(path)}", text, flags=re.M)
+    readme.write_text(text)
 
 
-def reading(path: Path) -> str:
-    return f"{minutes(nbformat.read(path, 4).cells)} minutes"
-
-
-def names(paths: list[Path]) -> str:
-    return "\n".join(path.stem for path in paths)
+def row_end(path: Path) -> str:
+    """How long a notebook takes, as the end of its row in a table."""
+    return f"{minutes(nbformat.read(path, 4).cells)} min | {SECONDS[path.name[:2]]} s |"
 
 
 def write_alternatives(cells: list) -> None:
@@ -151,14 +161,17 @@ INDEX = """# Multi-task facial expression recognition
 
 One CNN with four heads (emotion, gender, race, age), trained with weighted losses, in Keras 3.
 
-![Faces that the course draws, with the expression that a network read in each](sample.png)
+![Seven drawn faces; above each what was drawn, and what the network reads in it](sample.png)
 
-| notebook | to read |
-|---|---|
+| notebook | to read | to run |
+|---|---|---|
 {rows}
 
-Every notebook runs on faces drawn by code; `make lab` opens them in JupyterLab. What the network
-predicts is the expression that people would *perceive* in a picture, not what somebody feels.
+To run on two processor cores, that is, without a GPU.
+
+No notebook needs a data set: the faces are drawn by code. `make lab` opens them all in JupyterLab.
+What the network predicts is the expression that people would *perceive* in a picture, not what
+somebody feels.
 
 ```{{toctree}}
 :hidden:
@@ -177,9 +190,13 @@ def draw_picture(target: Path) -> None:
     labels = y[:, BLOCKS["emotion"]].argmax(axis=1)
     chosen = [int((labels == emotion).argmax()) for emotion in range(7)]
     chances = predict(load_model("SAMPLE"), X[chosen])["emotion"]
-    words = [f"{TASKS['emotion'][row.argmax()]}\n{row.max():.0%}" for row in chances]
+    names = TASKS["emotion"]
+    words = [
+        f"{name} →\n{names[row.argmax()]} {row.max():.0%}"
+        for name, row in zip(names, chances, strict=True)
+    ]
     plots.use_style()
-    figure = plots.faces(X[chosen], words, columns=7, title="Drawn faces, predicted expressions")
+    figure = plots.faces(X[chosen], words, columns=7, title="What was drawn → what is read in it")
     plots.save(figure, target)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import fer_helpers
 from fer_helpers.labels import OUTPUTS
-from fer_helpers.model import CalibratedSoftmax, build_model, get_model, load_model
+from fer_helpers.model import BACKBONES, CalibratedSoftmax, build_model, get_model, load_model
 
 SMALL = (4, 4, 8, 8)
 
@@ -18,10 +18,11 @@ def small():
     return build_model(widths=SMALL)
 
 
-@pytest.mark.parametrize("backbone", ["compact", "paper"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_heads_come_in_order_and_give_probabilities(backbone):
     model = get_model(backbone=backbone)
     assert model.output_names == list(OUTPUTS.values())
+    assert len(model.get_layer("cam").output.shape) == 4  # the maps that Grad-CAM looks at
     images = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 1), dtype=np.uint8)
     outputs = model.predict_on_batch(images)
     assert [output.shape for output in outputs] == [(3, 7), (3, 3), (3, 3), (3, 5)]
@@ -131,7 +132,7 @@ def test_wrong_names_and_missing_weights_say_the_way_out(tmp_path):
     with pytest.raises(ValueError, match="backbone 'paper'"):
         get_model(pretrained=True, dataset_name="SAMPLE", backbone="paper")
     with pytest.raises(
-        FileNotFoundError, match=r"train --dataset RAFDB' starts from.* results/RAFDB/model\.keras"
+        FileNotFoundError, match=r"train --dataset RAFDB' trains some.* results/RAFDB/model\.keras"
     ):
         get_model(pretrained=True, dataset_name="RAFDB")
     with pytest.raises(FileNotFoundError, match="no weights at"):

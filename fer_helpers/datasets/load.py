@@ -3,13 +3,14 @@
 import functools
 import hashlib
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 
-from fer_helpers.datasets import fer2013, files, rafdb, sample, utkface
+from fer_helpers.datasets import fer2013, files, sample
 from fer_helpers.datasets.files import (
     Faces,
     Source,
@@ -19,10 +20,10 @@ from fer_helpers.datasets.files import (
     note,
     walk,
 )
-from fer_helpers.labels import check_dataset
+from fer_helpers.labels import DATASETS, check_dataset
 
 READERS: dict[str, ModuleType] = {
-    module.NAME: module for module in (sample, fer2013, rafdb, utkface)
+    name: import_module(f"fer_helpers.datasets.{module}") for name, module in DATASETS.items()
 }
 SPLITS = ("all", "train", "validation", "test")
 FER_SPLITS = dict(zip(SPLITS[1:], fer2013.PARTS, strict=True))
@@ -146,9 +147,14 @@ def _wanted(path: str) -> bool:
     return path.lower().endswith((".zip", ".csv", *files.IMAGE_SUFFIXES))
 
 
+def own_parts(name: str) -> dict[str, str]:
+    """The splits that a data set has, each with the data set's own word for it."""
+    return FER_SPLITS if name == "FER" else {part: part for part in READERS[name].PARTS}
+
+
 def _part(name: str, split: str) -> str | None:
     """The data set's own word for a split; None for all of it."""
-    own = FER_SPLITS if name == "FER" else {part: part for part in READERS[name].PARTS}
+    own = own_parts(name)
     if split == "all":
         return None
     if split in own.values():
