@@ -79,6 +79,12 @@ def _array(result, shape: tuple[int, ...]) -> np.ndarray:
     return result
 
 
+def _bytes_of_larger_images(answer) -> None:
+    value = _number(answer)
+    _expect(value != 2, "twice as wide, yes, and what about the height?")
+    _expect(value == 4, "count the pixels: 48 x 48 before, 96 x 96 after")
+
+
 def _bright_faces(answer) -> None:
     from fer_helpers.datasets import load_data
 
@@ -99,6 +105,14 @@ def _brighter(function) -> None:
     _expect(result.dtype == np.uint8, f"the result is {result.dtype}, images are uint8")
     _expect(result[0, 1, 0, 0] > 100, "220 + 40 has wrapped around: uint8 ends at 255")
     _expect(result.ravel().tolist() == [40, 140, 255, 255], "40 is to be added, and 255 the end")
+
+
+def _accuracy_with_copies(answer) -> None:
+    value = _number(answer)
+    _expect(not np.isclose(value, 0.36), "that is with 100 copies")
+    _expect(value <= 1, "a share is wanted, from 0 to 1")
+    _expect(not np.isclose(value, 0.76), "300 copies leave 200 other faces, not 400")
+    _expect(np.isclose(value, 0.68), "the copies, all right, and a fifth of the rest, of 500")
 
 
 def _label_row(answer) -> None:
@@ -135,6 +149,14 @@ def _masked_mean(function) -> None:
     value = _number(_ask(function, np.array([5.0, 7.0]), np.zeros(2)))
     _expect(not np.isnan(value), "a batch without a label gives 0 / 0: it should give 0")
     _expect(value == 0, "without a label the loss should be 0")
+
+
+def _smooth(function) -> None:
+    labels = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0]])
+    first, second = _array(_ask(function, labels.copy(), 0.2), labels.shape)
+    _expect(np.isclose(first.sum(), 1), f"a labelled row should sum to 1, not {first.sum():g}")
+    _expect(np.allclose(first[1:], 0.05), "0.2 for four classes: each gets 0.05")
+    _expect(not second.any(), "the row without a label is no longer zeros: it became a target")
 
 
 def _parameters(answer) -> None:
@@ -206,6 +228,13 @@ def _soften(function) -> None:
     _expect(np.allclose(soft, wanted, atol=1e-4), "it is the logits, log p, that are divided")
 
 
+def _halved_box(answer) -> None:
+    x, y, width, height = _array(answer, (4,))
+    _expect((width, height) != (240, 320), "the face gets smaller with its photo")
+    _expect((x, y) != (300, 120), "the corner moves, too: x is a distance from the left edge")
+    _expect((x, y, width, height) == (150, 60, 120, 160), "all four are lengths, in pixels")
+
+
 def _largest(function) -> None:
     boxes = [(0, 0, 30, 40), (50, 5, 60, 70), (10, 10, 90, 20)]
     value = _number(_ask(function, boxes))
@@ -236,6 +265,24 @@ def _cosine(function) -> None:
     _expect(nothing == 0, f"{nothing} for a gradient of zeros: call it 0")
 
 
+def _bootstrap(function) -> None:
+    differences = np.random.default_rng(1).normal(0.02, 0.01, 8)
+    low, high = _array(_ask(function, differences, np.random.default_rng(0)), (2,))
+    spread = np.percentile(differences, [2.5, 97.5])
+    again = np.random.default_rng(2).choice(differences, (20_000, 8)).mean(axis=1)
+    wanted = np.percentile(again, [2.5, 97.5])
+    near = 0.15 * np.ptp(wanted)
+    _expect(low < high, "the low end comes first")
+    _expect(
+        not np.allclose((low, high), spread, atol=near),
+        "those are percentiles of the differences; of their means they lie closer",
+    )
+    _expect(
+        np.allclose((low, high), wanted, atol=near),
+        "draw len(differences) with repeats, mean, 2,000 times; percentiles 2.5 and 97.5",
+    )
+
+
 def _widest_gap(function) -> None:
     right = np.array([1, 1, 1, 0, 1, 0, 0, 0, 0], bool)
     group = np.array(list("aaaabbbbc"))
@@ -257,22 +304,27 @@ def _faces_needed(answer) -> None:
 
 
 CHECKS = {
-    "01.1": _bright_faces,
-    "01.2": _brighter,
-    "02.1": _label_row,
-    "02.2": _count_labelled,
+    "01.1": _bytes_of_larger_images,
+    "01.2": _bright_faces,
+    "01.3": _brighter,
+    "02.1": _accuracy_with_copies,
+    "02.2": _label_row,
+    "02.3": _count_labelled,
     "03.1": _steps,
     "03.2": _masked_mean,
+    "03.3": _smooth,
     "04.1": _parameters,
     "04.2": _receptive_field,
     "05.1": _weighted_sum,
     "05.2": _masked_crossentropy,
     "06.1": _balanced_accuracy,
     "06.2": _soften,
-    "07.1": _largest,
-    "07.2": _decide,
+    "07.1": _halved_box,
+    "07.2": _largest,
+    "07.3": _decide,
     "08.1": _difference,
     "08.2": _cosine,
+    "08.3": _bootstrap,
     "09.1": _widest_gap,
     "09.2": _faces_needed,
 }
