@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Photos travel by websocket: with the server's own limit of 10 MB a larger one is lost silently.
 UPLOADS := tornado_settings={"websocket_max_message_size":41943040}
 
-.PHONY: setup course lab demo solutions site colab publish test test-lowest audit lint format lock \
+.PHONY: setup course lab demo solutions site colab publish test test-lowest bench audit lint format lock \
   notebooks clean
 
 setup: .venv/installed
@@ -67,6 +67,10 @@ audit:
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.venv-audit/bin/python tests/audit.py
+
+# Speed and memory against a yardstick: tests/benchmarks/RESULTS.md. An hour; with QUICK=1, minutes.
+bench: setup
+	$(BIN)/python tests/benchmarks/bench.py $(if $(QUICK),--quick)
 
 lint: setup
 	$(BIN)/ruff format --check .

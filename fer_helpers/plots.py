@@ -304,6 +304,48 @@ def groups(table: pd.DataFrame, title: str, column: str = "accuracy") -> Figure:
     return figure
 
 
+def growth(table: pd.DataFrame) -> Figure:
+    """Cost of a face and peak memory against the number of faces.
+
+    Parameters
+    ----------
+    table
+        Columns ``n``, ``us_per_image`` and ``peak_mb``.
+    """
+    table = table.sort_values("n")
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3))
+    for place, (column, title) in enumerate(
+        {"us_per_image": "microseconds a face", "peak_mb": "peak memory, MB"}.items()
+    ):
+        axes[place].plot(table["n"], table[column], "o-", color=COLOURS[place])
+        axes[place].set(title=title, xlabel="faces", xscale="log")
+        axes[place].set_ylim(0, 1.25 * table[column].max())
+    return figure
+
+
+def roofline(table: pd.DataFrame, limits: Mapping[str, float]) -> Figure:
+    """Rate of each layer against its multiply-adds a byte, under what the machine reaches.
+
+    Parameters
+    ----------
+    table
+        Columns ``layer``, ``multiply_adds``, ``bytes`` and ``seconds`` of a face.
+    limits
+        As `fer_helpers.speed.machine_limits` gives them.
+    """
+    figure, axes = plt.subplots(figsize=(6.5, 3.8))
+    intensity = table["multiply_adds"] / table["bytes"]
+    line = np.geomspace(0.5 * intensity.min(), 2 * intensity.max(), 200)
+    roof = np.minimum(limits["multiply_adds"], line * limits["bytes"])
+    axes.plot(line, roof / 1e9, color="0.3", label="what the machine reaches")
+    rates = table["multiply_adds"] / table["seconds"] / 1e9
+    axes.plot(intensity, rates, "o", color=COLOURS[1], label="a convolution")
+    axes.set(xscale="log", yscale="log", xlabel="multiply-adds a byte")
+    axes.set(ylabel="thousand million\nmultiply-adds a second", title="Under the roof")
+    axes.legend()
+    return figure
+
+
 def save_prediction_samples(
     images: np.ndarray, y: np.ndarray, probabilities: Mapping[str, np.ndarray], out_dir: str | Path
 ) -> list[Path]:

@@ -1,0 +1,134 @@
+"""Where the time goes: what a network has to compute and to move, and what the machine can do.
+
+The floor of a layer is the time that no code could beat here: its multiply-adds at the rate
+of a large matrix product, or its bytes at the rate of a copy, whichever takes longer (the
+roofline of Williams, Waterman & Patterson 2009).
+"""
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from fer_helpers.backend import keras
+
+layers, ops = keras.layers, keras.ops
+
+
+def seconds(function: Callable[[], object], repeats: int = 10) -> float:
+    """Median time of a call, in seconds, the first call not counted."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def machine_limits(dtype: str = "float32", side: int = 2048) -> dict[str, float]:
+    """What this machine reaches: ``multiply_adds`` and ``bytes`` a second.
+
+    Parameters
+    ----------
+    dtype
+        Of the numbers, such as ``"bfloat16"``.
+    side
+        Of the square matrices that are multiplied; the array that is copied holds 16 times
+        as many numbers as one of them.
+    """
+    itemsize = 4 if dtype == "float32" else 2
+    matrix = ops.cast(keras.random.normal((side, side), seed=0), dtype)
+    array = ops.cast(keras.random.normal((16, side, side), seed=0), dtype)
+    product = seconds(lambda: np.asarray(ops.matmul(matrix, matrix)[0, :1]))
+    copy = seconds(lambda: np.asarray((array * 2)[0, 0, :1]))
+    return {
+        "multiply_adds": side**3 / product,
+        "bytes": 2 * itemsize * 16 * side**2 / copy,  # read once, written once
+    }
+
+
+def layer_costs(model: keras.Model, itemsize: int = 4) -> pd.DataFrame:
+    """What each layer costs for one image, counted from the shapes.
+
+    Parameters
+    ----------
+    model
+        As `get_model` gives it.
+    itemsize
+        Bytes of a number: 4 in float32, 2 in bfloat16.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a layer; ``layer``, ``kind``, ``multiply_adds`` and ``bytes`` of a prediction,
+        ``train_multiply_adds`` and ``train_bytes`` of a training step: forward, the gradient
+        of the weights, the gradient of the input. Weights are read once for a whole batch
+        and are left out.
+    """
+    rows, first = [], True
+    for layer in model.layers:
+        if isinstance(layer, layers.InputLayer):
+            continue
+        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+        read = itemsize * sum(math.prod(tensor.shape[1:]) for tensor in inputs)
+        written = itemsize * math.prod(layer.output.shape[1:])
+        work = _multiply_adds(layer)
+        # Nothing in front of the first layer that learns wants a gradient.
+        directions = 1 if not work else 2 if first else 3
+        first = first and not work
+        # Batch normalisation goes twice through its input: once for mean and variance.
+        again = read if isinstance(layer, layers.BatchNormalization) else 0
+        rows.append(
+            {
+                "layer": layer.name,
+                "kind": type(layer).__name__,
+                "multiply_adds": work,
+                "bytes": read + written,
+                "train_multiply_adds": directions * work,
+                "train_bytes": (read + written) + (2 * read + written) + 2 * again,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _multiply_adds(layer: keras.Layer) -> int:
+    if isinstance(layer, layers.Conv2D):
+        return math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
+    return math.prod(layer.kernel.shape) if isinstance(layer, layers.Dense) else 0
+
+
+def floor(costs: pd.DataFrame, limits: dict[str, float], prefix: str = "") -> pd.Series:
+    """Least seconds an image of each layer of `layer_costs` within `machine_limits`.
+
+    `prefix` is ``"train_"`` for a training step, empty for a prediction.
+    """
+    computed = costs[f"{prefix}multiply_adds"] / limits["multiply_adds"]
+    moved = costs[f"{prefix}bytes"] / limits["bytes"]
+    return np.maximum(computed, moved)
+
+
+def layer_seconds(model: keras.Model, batch: int = 64, repeats: int = 5) -> pd.Series:
+    """Measured seconds an image of each layer's prediction, on its own; layer name -> time."""
+    times = {}
+    for layer in model.layers:
+        if isinstance(layer, layers.InputLayer):
+            continue
+        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+        given = [keras.random.uniform((batch, *tensor.shape[1:]), seed=0) for tensor in inputs]
+        given = given[0] if len(given) == 1 else given
+        run = _compiled(layer)
+        times[layer.name] = seconds(lambda run=run, given=given: np.asarray(run(given)), repeats)
+    return pd.Series(times) / batch
+
+
+def _compiled(function: Callable) -> Callable:
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function)

@@ -1,0 +1,256 @@
+"""`make bench`: measure speed and memory, print a table, write results.json and RESULTS.md.
+
+    python tests/benchmarks/bench.py [--quick] [--data-dir DIR]
+
+Every stage of stages.py runs in a process of its own. `--quick` leaves out the time to 55 %,
+the million faces and the log of changes, and keeps their stored figures.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import report
+
+from fer_helpers.backend import choose_precision
+from fer_helpers.datasets.files import data_folder
+
+HERE = Path(__file__).resolve().parent
+RESULTS, REPORT, GROWTH = HERE / "results.json", HERE / "RESULTS.md", HERE / "growth.png"
+PACKAGE = "fer==25.10.3"
+PACKAGES = ("tensorflow", "keras", "onnxruntime", "ai-edge-litert")
+STEPS = {"ours": 150, "yardstick": 30}
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+PATHS = (
+    ("keras", False),
+    *((form, int8) for form in ("onnx", "litert") for int8 in (False, True)),
+)
+# The yardstick may take this many times as long as ours before it is given up.
+PATIENCE = 4.1
+
+
+QUIET = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+# What was tried to train faster, each against the same base: stage `rate` as it stands.
+CHANGES = {
+    "XLA": {
+        "predicted": "slower: its convolutions are not oneDNN's",
+        "options": {"jit": True, "images": 1280},
+        "kept": "dropped",
+    },
+    "bfloat16": {
+        "predicted": "slower without units for it: numbers are taken apart and put together",
+        "options": {"dtype": "mixed_bfloat16", "images": 640},
+        "kept": "dropped here; `choose_precision` takes it where the units are",
+    },
+    "fused batch normalisation": {
+        "predicted": "one tenth faster: 22 ms for 33 of a layer of 128 x 24 x 24 x 64",
+        "options": {"fused": True},
+        "kept": "dropped: no longer pure Keras",
+    },
+    "steps_per_execution = 5": {
+        "predicted": "no gain: a step takes far longer than the call",
+        "options": {"steps_per_execution": 5},
+        "kept": "dropped",
+    },
+    "batches of 192": {
+        "predicted": "a little faster: the update of 1.2 M weights is shared by more faces",
+        "options": {"batch": 192},
+        "kept": "for long runs; short ones need the steps, and a third of the memory",
+    },
+    "batches of 32": {
+        "predicted": "slower by a tenth, for the same reason",
+        "options": {"batch": 32},
+        "kept": "dropped for short runs",
+    },
+    "augmentation": {
+        "predicted": "5 % slower",
+        "options": {"augment": True},
+        "kept": "on for long runs, which overfit without it; off for three epochs",
+    },
+    "weight decay and averaged weights": {
+        "predicted": "5 % slower: three more passes over the weights",
+        "options": {"optimizer": "recipe"},
+        "kept": "on for long runs, worth more than they cost; off for three epochs",
+    },
+    "Adam": {
+        "predicted": "as fast as SGD with momentum",
+        "options": {"optimizer": "adam"},
+        "kept": "the default of `compile_model`: it needs no schedule",
+    },
+    "one operation at a time": {
+        "predicted": "faster: two convolutions at once share two cores badly",
+        "options": {"threads": 1},
+        "kept": "dropped",
+    },
+}
+
+
+def stage(name: str, **arguments) -> dict:
+    """Run a stage in a process of its own and return what it found."""
+    said = ", ".join(str(value) for value in arguments.values() if len(str(value)) < 12)
+    print(f"{name} {said}".ljust(44), end="", flush=True)
+    began = time.monotonic()
+    words = [sys.executable, str(HERE / "stages.py"), name, json.dumps(arguments)]
+    result = subprocess.run(words, env=os.environ | QUIET, stdout=subprocess.PIPE, text=True)
+    print(f"{time.monotonic() - began:6.0f} s", flush=True)
+    if result.returncode:
+        sys.exit(f"error: stage {name} ended with status {result.returncode}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def machine() -> str:
+    """Processor, cores, memory and versions, in a line."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = [f"{package} {version(package)}" for package in PACKAGES]
+    return (
+        f"{name}, {os.cpu_count()} cores, {memory:.0f} GB, no GPU used; precision "
+        f"{choose_precision()}; Python {platform.python_version()}, {', '.join(versions)}"
+    )
+
+
+def find_zip(data_dir: Path) -> Path | None:
+    """FER2013's zip of pictures below a data folder, None where there is none."""
+    return next(iter(sorted((data_dir / "FER").glob("*.zip"))), None)
+
+
+def measure_floor(data: str, zip_path: Path | None, quick: bool) -> dict:
+    costs = {name: stage("costs", network=name) for name in ("compact", "paper")}
+    return {"limits": stage("limits"), "costs": costs}
+
+
+def measure_reading(data: str, zip_path: Path | None, quick: bool) -> dict:
+    found = {"pipeline": stage("pipeline", name="FER" if zip_path else "SAMPLE", data_dir=data)}
+    if zip_path:
+        found["pipeline yardstick"] = stage("pipeline_yardstick", zip_path=str(zip_path))
+        found["read yardstick"] = stage("read_yardstick", zip_path=str(zip_path))
+        with folder_with(zip_path) as empty:
+            found["read"] = stage("read", data_dir=empty, cached=False)
+            found["reload"] = stage("read", data_dir=empty, cached=True)
+    return found
+
+
+def measure_training(data: str, zip_path: Path | None, quick: bool) -> dict:
+    """Both ways from the zip: some steps, or as far as 55 %."""
+    if not zip_path:
+        return {}
+    rows = {}
+    for way in ("ours", "yardstick"):
+        until = {"steps": STEPS[way]} if quick else {}
+        if not quick and way == "yardstick":
+            until["limit"] = PATIENCE * rows["ours"]["epochs"][-1]["seconds"]
+        with folder_with(zip_path) as empty:
+            rows[way] = stage("train", way=way, data_dir=empty, zip_path=str(zip_path), **until)
+    return {"train": rows} if quick else {"train": rows, "goal": rows}
+
+
+def measure_inference(data: str, zip_path: Path | None, quick: bool) -> dict:
+    name = "FER" if zip_path else "SAMPLE"
+    ours = {
+        f"{form} int8" if int8 else form: stage(
+            "infer", folder=data, form=form, int8=int8, data_dir=data, name=name
+        )
+        for form, int8 in PATHS
+    }
+    package = install(Path(data) / "package") if zip_path else None
+    if not package:
+        return {"infer": ours}
+    return {"infer": ours, "infer fer": stage("infer_fer", folder=package, data_dir=data)}
+
+
+def measure_processes(data: str, zip_path: Path | None, quick: bool) -> dict:
+    return {"two processes": stage("two_processes", folder=data)}
+
+
+def measure_growth(data: str, zip_path: Path | None, quick: bool) -> dict:
+    found = {}
+    for n in SIZES[:-1] if quick else SIZES:
+        stage("draw", data_dir=data, n=n)
+        found[str(n)] = stage("grow", data_dir=data, n=n)
+    return {"growth": found}
+
+
+def measure_changes(data: str, zip_path: Path | None, quick: bool) -> dict:
+    """The rate with each change, and without any before and after."""
+    if quick:
+        return {}
+    base = [stage("rate")]
+    rows = {name: stage("rate", **change["options"]) for name, change in CHANGES.items()}
+    base.append(stage("rate"))  # again: has the machine changed meanwhile?
+    return {"changes": rows, "base": base}
+
+
+GROUPS = {
+    "floor": measure_floor,
+    "reading": measure_reading,
+    "inference": measure_inference,
+    "processes": measure_processes,
+    "growth": measure_growth,
+    "changes": measure_changes,
+    "training": measure_training,
+}
+
+
+@contextlib.contextmanager
+def folder_with(zip_path: Path | None) -> Iterator[str]:
+    """A data folder that goes away, with FER2013's zip and no cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        if zip_path:
+            (Path(folder) / "FER").mkdir()
+            (Path(folder) / "FER" / zip_path.name).symlink_to(zip_path.resolve())
+        yield folder
+
+
+def install(target: Path) -> str | None:
+    """The package to compare with in a folder of its own, None where it cannot be had."""
+    words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    result = subprocess.run([*words, str(target), PACKAGE], capture_output=True, text=True)
+    if result.returncode:
+        print(f"{PACKAGE} cannot be installed: its stored figures are kept", flush=True)
+    return None if result.returncode else str(target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--data-dir", type=Path, help="where FER/ is; as for load_data if left out")
+    parser.add_argument("--only", nargs="*", choices=GROUPS, default=list(GROUPS))
+    args = parser.parse_args()
+    zip_path = find_zip(data_folder(args.data_dir))
+    if zip_path is None:
+        place = data_folder(args.data_dir) / "FER"
+        print(f"FER2013's zip is not in {place}: what needs it is left out, the rest is measured")
+        print("on SAMPLE and only printed. data/README.md says where to get it.\n")
+    stored = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"stages": {}}
+    stages = stored["stages"]
+    began = time.monotonic()
+    for group in args.only:
+        with folder_with(zip_path) as data:
+            found = GROUPS[group](data, zip_path, args.quick)
+        if "growth" in found:
+            found["growth"] = stages.get("growth", {}) | found["growth"]
+        stages = stages | found
+    print(f"\n{(time.monotonic() - began) / 60:.1f} minutes\n")
+    results = report.summary(stages) | {"machine": machine(), "stages": stages}
+    print(report.table(results))
+    if zip_path:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        report.draw_growth(stages, GROWTH)
+        REPORT.write_text(report.report(results, CHANGES))
+
+
+if __name__ == "__main__":
+    main()

