@@ -1,6 +1,6 @@
 """Write what the notebooks share, pack the course for Colab, give it an address.
 
-    python notebooks/publish.py bars              bars, first cells, alternative texts, minutes
+    python notebooks/publish.py bars              bars, first cells, contents, minutes
     python notebooks/publish.py colab             build/fer-course.zip, to upload to Colab
     python notebooks/publish.py address OWNER/NAME   where the course is published, then bars
 
@@ -32,6 +32,7 @@ SECONDS = {
     "07": 40,
     "08": 80,
     "09": 35,
+    "10": 75,
 }
 
 FIRST = """import sys
@@ -125,7 +126,6 @@ def write_bars(folder: Path) -> None:
             first.update({key: old["shared-first"][key] for key in ("outputs", "execution_count")})
         end = new_markdown_cell(bar(path, paths), id="shared-end")
         content.cells = [cells[0], top, first, *cells[1:], end]
-        write_alternatives(content.cells)
         nbformat.write(content, path)
     rows = "\n".join(f"| [{title(path)}]({path.name}) | {row_end(path)}" for path in paths)
     names = "\n".join(path.stem for path in paths)
@@ -142,19 +142,6 @@ def write_bars(folder: Path) -> None:
 def row_end(path: Path) -> str:
     """How long a notebook takes, as the end of its row in a table."""
     return f"{minutes(nbformat.read(path, 4).cells)} min | {SECONDS[path.name[:2]]} s |"
-
-
-def write_alternatives(cells: list) -> None:
-    """Give each figure a text for those who do not see it: its section and what is said of it."""
-    heading = said = ""
-    for cell in cells:
-        if cell.cell_type == "markdown":
-            found = re.findall(r"^#+ (.+)$", cell.source, re.M)
-            heading = found[-1] if found else heading
-            prose = re.sub(r"^#+ .+$|[*`$_>|]", "", cell.source, flags=re.M)
-            said = " ".join(prose.split())[:200]
-        elif any("image/png" in output.get("data", {}) for output in cell.get("outputs", ())):
-            cell.metadata["mystnb"] = {"image": {"alt": f"{heading}: {said}".replace('"', "'")}}
 
 
 INDEX = """# Multi-task facial expression recognition

@@ -1,6 +1,5 @@
 """The project's own files agree with each other."""
 
-import json
 import os
 import re
 import subprocess
@@ -8,14 +7,12 @@ import sys
 import tomllib
 from pathlib import Path
 
-import nbformat
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
 def pinned(path):
@@ -118,40 +115,19 @@ assert grad_cam(load_model("run/model.keras"), X[0]).shape == (48, 48)
     assert result.returncode == 0, result.stderr[-2000:]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_has_the_courses_form(path):
-    cells = nbformat.read(path, as_version=4).cells
-    code = [cell for cell in cells if cell.cell_type == "code"]
-    text = [cell.source for cell in cells if cell.cell_type == "markdown"]
-    assert sum(len(re.findall(r"^# ", source, re.M)) for source in text) == 1
-    assert 25 <= len(cells) <= 60
-    assert 0.5 <= len(text) / len(cells) <= 0.65
-    assert max(len(cell.source.splitlines()) for cell in code) <= 25
-    assert path.stat().st_size < 500_000
-    assert "In this notebook you will" in text[0]
-    assert any(source.startswith("## Set-up") for source in text)
-    assert text[-2].startswith("## What you learnt")
-    for cell in code:
-        assert not re.search(r"except\s*:", cell.source)
-    # A path of somebody's machine, in a cell or in what it printed.
-    assert not re.search(r"/(home|root|Users|work|tmp)/", json.dumps([*code, *text]))
-    if int(path.name[:2]) > 6:  # those after the main job need no data set
-        return
-    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", ())]
-    assert len(tagged) == 1
-    assert [line.split(" = ")[0] for line in tagged[0].source.splitlines()] == [
-        "DATASET",
-        "EPOCHS",
-        "DATA_DIR",
-    ]
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "data/README.md"])
+def test_links_within_the_project_lead_somewhere(name):
+    page = ROOT / name
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    for link in (link for link in links if "://" not in link):
+        path, _, heading = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{name}: {link}"
+        words = re.findall(r"^#+ (.+)$", target.read_text(), re.M) if heading else []
+        assert not heading or heading in [word.lower().replace(" ", "-") for word in words], link
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_was_stored_from_one_clean_run(path):
-    cells = nbformat.read(path, as_version=4).cells
-    code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    for cell in code:
-        for output in cell.outputs:
-            assert output.output_type != "error", cell.source
-            assert output.get("name") != "stderr", f"{cell.source}\n{output.get('text')}"
+def test_contributing_knows_every_module():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for path in (ROOT / "fer_helpers").glob("[a-z]*.py"):
+        assert f"`{path.name}`" in text, f"CONTRIBUTING.md: the house lacks {path.name}"

@@ -1,0 +1,118 @@
+"""The notebooks as a learner meets them: their form, their words, their figures."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path):
+    """All cells, those of code, and the text of the others."""
+    cells = nbformat.read(path, as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    return cells, code, [cell.source for cell in cells if cell.cell_type == "markdown"]
+
+
+def figures(code):
+    return [cell for cell in code if any("image/png" in o.get("data", {}) for o in cell.outputs)]
+
+
+@every_notebook
+def test_form(path):
+    cells, code, text = read(path)
+    titles = [line for source in text for line in re.findall(r"^# .+", source, re.M)]
+    assert len(titles) == 1
+    assert titles[0].startswith(f"# {path.name[:2]} – ")
+    assert "In this notebook you will" in text[0]
+    assert "**You need:**" in text[0]
+    assert re.search(r"minutes to read, .+ to run", text[1])
+    assert any(source.startswith("## Set-up") for source in text)
+    assert any(source.startswith("## Exercises") for source in text)
+    assert text[-2].startswith("## What you learnt")
+    if path != NOTEBOOKS[0]:
+        assert re.match(r"In (the previous notebook|notebook \d\d)", text[2]), "recap comes first"
+    assert 25 <= len(cells) <= 60
+    assert 0.5 <= len(text) / len(cells) <= 0.65
+    longest = max(code, key=lambda cell: len(cell.source.splitlines()))
+    assert len(longest.source.splitlines()) <= 25, longest.source
+    assert path.stat().st_size < 500_000
+
+
+@every_notebook
+def test_one_cell_to_edit(path):
+    _, code, _ = read(path)
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", ())]
+    if int(path.name[:2]) > 6:  # those after the main job need no data set
+        return
+    assert len(tagged) == 1
+    names = [line.split(" = ")[0] for line in tagged[0].source.splitlines()]
+    assert names == ["DATASET", "EPOCHS", "DATA_DIR"]
+
+
+@every_notebook
+def test_code_hides_no_error_and_names_no_machine(path):
+    _, code, text = read(path)
+    for cell in code:
+        assert not re.search(r"except\s*:", cell.source), cell.source
+    # A path of somebody's machine, in a cell or in what it printed.
+    assert not re.search(r"/(home|root|Users|work|tmp)/", json.dumps([*code, *text]))
+
+
+@every_notebook
+def test_stored_from_one_clean_run(path):
+    _, code, _ = read(path)
+    code = [cell for cell in code if cell.source.strip()]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", f"{cell.source}\n{output.get('text')}"
+
+
+@every_notebook
+def test_every_figure_has_a_title_and_names_on_its_axes(path):
+    """What a cell draws by itself; the figures of fer_helpers.plots are in test_plots.py."""
+    _, code, _ = read(path)
+    everything = "\n".join(cell.source for cell in code)
+    for cell in figures(code):
+        drawn = cell.source
+        # A function of the notebook's own, defined in another cell.
+        for name in re.findall(r"^(\w+)\(", drawn, re.M):
+            drawn += "".join(re.findall(rf"^def {name}\(.*?(?=^\S)", everything, re.M | re.S))
+        if "plots.faces(" in drawn:
+            assert re.search(r"plots\.faces\([^\n]*title", drawn), cell.source
+        if not re.search(r"subplots\(|plot\.bar\(", drawn):
+            continue  # drawn by fer_helpers.plots
+        assert re.search(r"title", drawn), f"a title is missing:\n{cell.source}"
+        named = re.search(r"label=|set_[xy]label|set_[xy]ticks|xticks|set_axis_off|ax=axes", drawn)
+        assert named, f"names of the axes are missing:\n{cell.source}"
+
+
+@every_notebook
+def test_every_figure_has_a_text_for_those_who_do_not_see_it(path):
+    _, code, _ = read(path)
+    for cell in figures(code):
+        text = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+        assert 30 <= len(text) <= 200, (
+            "say in the cell's metadata what the figure shows, a sentence, as "
+            f'"mystnb": {{"image": {{"alt": "..."}}}}, not {text!r}:\n{cell.source}'
+        )
+
+
+@every_notebook
+def test_spelling(path):
+    """The words alone: codespell would find words in the base64 of the figures, too."""
+    cells, _, _ = read(path)
+    words = "\n".join([cell.source + cell.metadata.get("solution", "") for cell in cells])
+    line = [sys.executable, "-m", "codespell_lib", "-"]
+    result = subprocess.run(line, input=words, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout

@@ -1,0 +1,149 @@
+"""The figures: named, and readable for those who see other colours."""
+
+import itertools
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_helpers import plots
+from fer_helpers.evaluation import confusion, group_table
+from fer_helpers.labels import BLOCKS, TASKS
+
+color = pytest.importorskip("skimage.color", reason="needs fer-helpers[lab]")
+
+ROOT = Path(__file__).parent.parent
+
+# Machado, Oliveira & Fernandes (2009): how linear RGB looks to those who lack one kind of cone.
+SIGHT = {
+    "all cones": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+def lab(colours, sight="all cones"):
+    """CIELAB (N, 3) of colours as they are seen."""
+    rgb = mpl.colors.to_rgba_array(colours)[:, :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    linear = (linear @ np.transpose(SIGHT[sight])).clip(0, 1)
+    seen = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return color.rgb2lab(seen[None])[0]
+
+
+def nearest(colours, sight):
+    """CIEDE2000 of the two colours that are most alike."""
+    pairs = itertools.combinations(lab(colours, sight), 2)
+    return min(float(color.deltaE_ciede2000(*pair)) for pair in pairs)
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_palette_can_be_told_apart(sight):
+    # 1 is just seen by looking hard, 10 at a glance.
+    assert nearest(plots.COLOURS, sight) > 10
+    white = lab(["white"])[0]
+    assert all(color.deltaE_ciede2000(seen, white) > 20 for seen in lab(plots.COLOURS, sight))
+
+
+def test_red_and_green_of_the_usual_palette_cannot():
+    usual = list(mpl.colormaps["tab10"].colors[:7])
+    assert nearest(usual, "protanopia") < 3
+
+
+def is_even(name):
+    """Whether equal steps in a figure are seen as steps of one direction, and alike in size."""
+    seen = lab(mpl.colormaps[name](np.linspace(0, 1, 65)))
+    light = np.diff(seen[:, 0])
+    steps = color.deltaE_ciede2000(seen[1:], seen[:-1])
+    halves = (light[:32], -light[32:]) if name in ("vlag", "vlag_r") else (light,)
+    one_way = all((half > 0.3).all() or (half < -0.3).all() for half in halves)
+    return one_way and steps.max() < 2 * steps.mean()
+
+
+def test_colour_maps_are_even():
+    texts = [(ROOT / "fer_helpers" / "plots.py").read_text()]
+    for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"):
+        texts += [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    used = set(re.findall(r"cmap=['\"](\w+)", "\n".join(texts)))
+    assert {"Blues", "inferno"} <= used
+    assert [name for name in used if not is_even(name)] == []
+    assert not is_even("jet")
+    assert not is_even("hot")
+
+
+@pytest.fixture
+def drawn(sample_test, tmp_path):
+    """A figure of each kind."""
+    X, y = sample_test
+    generator = np.random.default_rng(0)
+    chances = {
+        task: generator.dirichlet(np.ones(len(names)), len(y)) for task, names in TASKS.items()
+    }
+    emotion, true = chances["emotion"], y[:, BLOCKS["emotion"]].argmax(axis=1)
+    columns = [f"{task}_output_accuracy" for task in TASKS]
+    history = pd.DataFrame(generator.random((3, 10)))
+    history.columns = ["loss", "val_loss", *columns, *(f"val_{name}" for name in columns)]
+    history["epoch"] = [1, 2, 3]
+    heat = generator.random((48, 48))
+    face = {f"emotion_{name}": 1 / 7 for name in TASKS["emotion"]}
+    face |= {"left": 5, "top": 5, "right": 40, "bottom": 40, "emotion": "fear"}
+    runs = pd.DataFrame({"arm": list("aabb"), "accuracy": generator.random(4)})
+    compared = {"difference": [0, 0.1], "low": [0, 0], "high": [0, 0.2]}
+    yield {
+        "faces": plots.faces(X[:3], ["one", "two", "three"], title="Three"),
+        "class_counts": plots.class_counts(y),
+        "learning_curves": plots.learning_curves(history),
+        "confusion_matrix": plots.confusion_matrix(confusion(y, chances, "emotion")),
+        "reliability": plots.reliability(emotion, true),
+        "prediction": plots.prediction(X[0], emotion[0], "fear"),
+        "photo": plots.photo(X[0, :, :, 0], pd.DataFrame([face, face])),
+        "looked_at": plots.looked_at(X[0], heat, "fear"),
+        "attention": plots.attention(X[:2], [heat, heat], ["fear", "anger"]),
+        "arms": plots.arms(runs, pd.DataFrame(compared, index=["a", "b"]), "accuracy", "accuracy"),
+        "conflict": plots.conflict(pd.DataFrame(np.eye(4), index=TASKS, columns=TASKS)),
+        "groups": plots.groups(group_table(y, chances, "emotion", "age"), "By age"),
+    }
+    plt.close("all")
+
+
+def unnamed(figure):
+    """What a figure lacks: a title, or an axis that says neither what it is nor its words."""
+    figure.canvas.draw()
+    axes = [one for one in figure.axes if one.axison and one.get_label() != "<colorbar>"]
+    if not figure.get_suptitle() and not all(one.get_title() for one in figure.axes if one in axes):
+        yield "a title"
+    if not axes and not figure.get_suptitle() and not figure.axes[0].get_title():
+        yield "a title"
+    for one in axes:
+        for name, axis in (("x", one.xaxis), ("y", one.yaxis)):
+            ticks = "".join(tick.get_text() for tick in axis.get_ticklabels())
+            hidden = not any(tick.get_visible() for tick in axis.get_ticklabels())
+            words = re.search(r"[a-z]|\d-\d", ticks)  # fear, or 20-39
+            if not (axis.get_label().get_text() or words or hidden or not ticks):
+                yield f"a name of the {name} axis"
+
+
+def test_every_figure_is_named(drawn):
+    for name, figure in drawn.items():
+        assert list(unnamed(figure)) == [], name
+    figure, axes = plt.subplots()
+    axes.plot([1, 2])
+    assert list(unnamed(figure)) == ["a title", "a name of the x axis", "a name of the y axis"]
