@@ -1,5 +1,6 @@
 """Batches: shuffled images with one target a head, ready for ``model.fit``."""
 
+import mmap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -72,9 +73,22 @@ class FaceBatches(keras.utils.PyDataset):
         part = -(-len(rows) // devices) * devices // processes
         rows = rows[rank * part : (rank + 1) * part]
         missing = [(0, part - len(rows))]  # all parts are equally long: the rest is unlabelled
-        return _padded(self.images[rows], missing), {
+        images = _padded(self.images[rows], missing)
+        _give_back(self.images)
+        return images, {
             name: _padded(target[rows], missing) for name, target in self.targets.items()
         }
+
+
+def _give_back(images: np.ndarray) -> None:
+    """Let go of what was read of a memory map; it stays in the system's cache as long as it can.
+
+    Else the pages count as this process's memory, in the end all of them: the system brings
+    in up to a megabyte around each face.
+    """
+    # Other modes may hold changes, which would be lost. Windows has no such call.
+    if getattr(images, "mode", None) == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        images._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def _padded(array: np.ndarray, rows: list[tuple[int, int]]) -> np.ndarray:

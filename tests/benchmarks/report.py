@@ -37,6 +37,9 @@ def summary(stages: dict) -> dict:
         ours, theirs = train["ours"], train["yardstick"]
         keys["train_ratio"] = theirs["epoch_s"] / ours["epoch_s"]
         keys["peak_memory_ratio"] = ours["peak_mb"] / theirs["peak_mb"]
+        if ours["epochs"]:
+            keys["accuracy_after_one_epoch"] = ours["epochs"][0]["accuracy"]
+            keys["yardstick_accuracy_after_one_epoch"] = theirs["epochs"][0]["accuracy"]
         if "pipeline" in stages:
             alone = stages["pipeline"]["plain_images_per_s"]
             keys["input_over_train"] = alone / ours["images_per_s"]
@@ -48,8 +51,6 @@ def summary(stages: dict) -> dict:
         keys["time_to_55_ratio"] = ours[-1]["seconds"] / theirs[-1]["seconds"]
         # Given up before it got there: it needs longer, and the ratio is less.
         keys["time_to_55_is_bound"] = theirs[-1]["accuracy"] < GOAL
-        keys["accuracy_after_one_epoch"] = ours[0]["accuracy"]
-        keys["yardstick_accuracy_after_one_epoch"] = theirs[0]["accuracy"]
     if "reload" in stages:
         keys["reload_s"] = stages["reload"]["seconds"]
         arrays = [stages[name]["image_mb"] for name in ("reload", "read yardstick")]
@@ -87,7 +88,9 @@ def _rows(header: tuple, *lines: tuple) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _parts(stages: dict) -> str:
+def _parts(results: dict) -> str:
+    stages = results["stages"]
+    one_epoch = ("accuracy_after_one_epoch", "yardstick_accuracy_after_one_epoch")
     ours, theirs = stages["train"]["ours"], stages["train"]["yardstick"]
     goal = {way: rows["epochs"] for way, rows in stages["goal"].items()}
     reading = {"ours": stages["read"], "yardstick": stages["read yardstick"]}
@@ -110,7 +113,8 @@ def _parts(stages: dict) -> str:
         ("batches alone, images/s", *(row["plain_images_per_s"] for row in batches.values())),
         ("batches and augmentation, images/s", batches["ours"]["augmented_images_per_s"], "none"),
         *((label, ours[key], theirs[key]) for key, label in labels.items()),
-        ("accuracy after each epoch", *(_accuracies(goal[way]) for way in ("ours", "yardstick"))),
+        ("PublicTest accuracy after that epoch", *(results[key] for key in one_epoch)),
+        ("on the way to 55 %", *(_accuracies(goal[way]) for way in ("ours", "yardstick"))),
         ("seconds to 55 %", f"{mine['seconds']:,.0f}", f"{given_up}{other['seconds']:,.0f}"),
     )
 
@@ -149,7 +153,7 @@ def report(results: dict, changes: dict) -> str:
     return TEXT.format(
         machine=results["machine"],
         table=table(results),
-        parts=_parts(stages),
+        parts=_parts(results),
         inference=_inference(stages),
         forward=costs["multiply_adds"] / 1e6,
         training=costs["train_multiply_adds"] / 1e6,

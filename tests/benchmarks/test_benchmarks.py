@@ -1,0 +1,102 @@
+"""The pieces of the benchmarks work, and the stored results are whole. Nothing is timed here."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import bench
+import numpy as np
+import pytest
+import report
+import stages
+import yardstick
+from PIL import Image
+
+from fer_helpers import build_model, load_data
+from fer_helpers.batches import batches_of
+from fer_helpers.speed import floor, layer_costs, machine_limits
+
+WANTED = (
+    *("train_ratio", "peak_memory_ratio", "time_to_55_ratio", "reload_s", "input_over_train"),
+    *("batch_faces_per_s", "versus_fer_rate", "one_face_ms", "million_peak_mb"),
+    "two_process_loss_diff",
+)
+
+
+def picture(side=48):
+    stream = io.BytesIO()
+    Image.fromarray(np.full((side, side), 102, np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_yardstick_holds_float64_colour_images_and_makes_batches():
+    files = [
+        (f"train/{name}/Training_{i}.png", picture()) for i, name in enumerate(("sad", "fear"))
+    ]
+    X, y = yardstick.fill(files, 2)
+    assert (X.shape, X.dtype) == ((2, 50, 50, 3), np.float64)
+    np.testing.assert_allclose(X, 0.4)
+    assert y.argmax(axis=1).tolist() == [5, 2]
+    images, labels = next(yardstick.generate(np.repeat(X, 40, 0), np.repeat(y, 40, 0)))
+    assert (images.shape, labels.shape) == ((32, 50, 50, 3), (32, 7))
+
+
+def test_yardstick_network_is_the_papers_with_one_head():
+    model = yardstick.build()
+    assert model.output_shape == (None, 7)
+    assert model.count_params() == pytest.approx(2.4e6, rel=0.01)
+
+
+def test_costs_are_those_of_the_shapes():
+    model = build_model("paper", augment=False)
+    table = layer_costs(model).set_index("layer")
+    convolutions = table[table["kind"] == "Conv2D"]
+    assert convolutions["multiply_adds"].iloc[1] == 48 * 48 * 5 * 5 * 64 * 64
+    assert convolutions["bytes"].iloc[1] == 4 * 2 * 48 * 48 * 64
+    # The first one has no gradient of its input to find, the others have.
+    ratio = convolutions["train_multiply_adds"] / convolutions["multiply_adds"]
+    assert ratio.tolist() == [2, 3, 3, 3, 3, 3]
+    limits = {"multiply_adds": 1e9, "bytes": 1e6}
+    least = floor(table, limits)
+    assert least[convolutions.index[1]] == convolutions["bytes"].iloc[1] / 1e6
+    assert (floor(table, limits, "train_") > least).all()
+
+
+def test_machine_limits_are_rates():
+    assert all(value > 1e6 for value in machine_limits(side=64).values())
+
+
+def test_growth_reads_the_faces_that_were_drawn(sample_folder, monkeypatch):
+    monkeypatch.setattr(stages.load, "_sample_block", stages.load._sample_block)
+    monkeypatch.setattr(stages.load, "SERIAL_BLOCKS", 0)
+    stages.draw(str(sample_folder), 600, distinct=1)
+    row = stages.grow(str(sample_folder), 600)
+    assert row["n"] == 600
+    assert row["us_per_image"] > 0
+    X, _ = load_data("SAMPLE", n=600, data_dir=sample_folder)
+    np.testing.assert_array_equal(X[:256], X[256:512])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted by Linux' own file")
+def test_an_epoch_does_not_hold_the_memory_map(tmp_path):
+    def mapped():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssFile")) / 1024
+
+    file = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.uint8, (120_000, 48, 48, 1))
+    file[:] = 7
+    del file
+    X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    batches = batches_of(X, np.zeros((len(X), 18), np.float32), 64, True)
+    before = mapped()
+    assert all((batches[i][0] == 7).all() for i in range(len(batches)))
+    assert mapped() - before < 130  # of 264 MB
+
+
+def test_stored_results_have_every_figure_and_the_report_is_theirs():
+    results = json.loads(bench.RESULTS.read_text())
+    assert all(results[key] > 0 for key in WANTED if key != "two_process_loss_diff")
+    assert 0 <= results["two_process_loss_diff"] < 1e-3
+    assert bench.REPORT.read_text() == report.report(results, bench.CHANGES)
+    assert bench.GROWTH.is_file()
