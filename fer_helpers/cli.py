@@ -34,10 +34,22 @@ def _show(rows, as_json: bool) -> None:
         print(frame.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
 
 
+def _positive(word: str) -> int:
+    """A whole number from 1, for argparse."""
+    if (number := int(word)) < 1:
+        raise argparse.ArgumentTypeError(f"{word} is below 1")
+    return number
+
+
 def data(args) -> None:
     from fer_helpers.datasets import find_datasets, read_dataset
 
     table = find_datasets(args.data_dir)
+    if not (args.dataset or args.json):
+        for row in table.itertuples():
+            print(f"{row.name:<8} {'found' if row.found else 'missing'}: {row.where}")
+            print(f"{'':<8} {row.terms}")
+        return
     if args.dataset:
         faces = read_dataset(args.dataset, data_dir=args.data_dir)
         import pandas as pd
@@ -331,7 +343,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=("open-data",),
         help="make shipped weights again: open-data from FER and UTKFACE together",
     )
-    sub.add_argument("--epochs", type=int, help="epochs in total (default 30, or the recipe's own)")
+    sub.add_argument(
+        "--epochs", type=_positive, help="epochs in total (default 30, or the recipe's own)"
+    )
     sub.add_argument("--start", metavar="WEIGHTS", help="begin from these: " + weights_help)
     sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
     sub.add_argument(
@@ -369,9 +383,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command(multitask, "Train with one head and with four, seed by seed: notebook 08's runs.")
     sub.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms, by name")
-    sub.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1 (default 5)")
-    sub.add_argument("--epochs", type=int, help="epochs of each run (default 6)")
-    sub.add_argument("--faces", type=int, help="of FER2013 to train on (default 14000)")
+    sub.add_argument("--seeds", type=_positive, default=5, help="seeds 0 to N-1 (default 5)")
+    sub.add_argument("--epochs", type=_positive, help="epochs of each run (default 6)")
+    sub.add_argument("--faces", type=_positive, help="of FER2013 to train on (default 14000)")
     sub.add_argument("--backbone", default="compact", help=backbone_help)
     sub.add_argument("--data-dir", type=Path, help="folder that holds FER/ and UTKFACE/")
     sub.add_argument(
@@ -458,6 +472,10 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files: no window is wanted
     try:
         args.function(args)
+        sys.stdout.flush()
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in "... | head": whoever reads has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,8 @@
 """The command line, as a shell user meets it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -38,6 +40,19 @@ def test_data_lists_the_four_data_sets(capsys, tmp_path):
         "UTKFACE": False,
     }
     assert "fer2013" in next(row["where"] for row in rows if row["name"] == "FER").lower()
+
+
+def test_data_says_what_is_there_and_how_to_get_the_rest(capsys, tmp_path):
+    lines = out_of(capsys, "data", "--data-dir", tmp_path).splitlines()
+    assert lines[0] == "SAMPLE   found: drawn by code"
+    assert lines[2].startswith(f"FER      missing: not in {tmp_path / 'FER'}: kaggle")
+    assert "terms" in lines[3] or "rules" in lines[3]
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path):
+    line = f"{sys.executable} -m fer_helpers data --data-dir {tmp_path} | true"
+    result = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+    assert result.stderr == ""
 
 
 def test_data_counts_classes(capsys, small_sample):
