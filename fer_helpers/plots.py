@@ -314,12 +314,12 @@ def growth(table: pd.DataFrame) -> Figure:
     """
     table = table.sort_values("n")
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
-    for place, (column, title) in enumerate(
-        {"us_per_image": "microseconds a face", "peak_mb": "peak memory, MB"}.items()
-    ):
+    columns = {"us_per_image": "microseconds a face", "peak_mb": "peak memory, MB"}
+    for place, (column, label) in enumerate(columns.items()):
         axes[place].plot(table["n"], table[column], "o-", color=COLOURS[place])
-        axes[place].set(title=title, xlabel="faces", xscale="log")
+        axes[place].set(xlabel="faces", ylabel=label, xscale="log")
         axes[place].set_ylim(0, 1.25 * table[column].max())
+    figure.suptitle("An epoch of batches")
     return figure
 
 
@@ -335,13 +335,17 @@ def roofline(table: pd.DataFrame, limits: Mapping[str, float]) -> Figure:
     """
     figure, axes = plt.subplots(figsize=(6.5, 3.8))
     intensity = table["multiply_adds"] / table["bytes"]
-    line = np.geomspace(0.5 * intensity.min(), 2 * intensity.max(), 200)
+    bend = limits["multiply_adds"] / limits["bytes"]
+    line = np.geomspace(min(intensity.min(), bend) / 4, 2 * intensity.max(), 200)
     roof = np.minimum(limits["multiply_adds"], line * limits["bytes"])
     axes.plot(line, roof / 1e9, color="0.3", label="what the machine reaches")
     rates = table["multiply_adds"] / table["seconds"] / 1e9
     axes.plot(intensity, rates, "o", color=COLOURS[1], label="a convolution")
-    axes.set(xscale="log", yscale="log", xlabel="multiply-adds a byte")
-    axes.set(ylabel="thousand million\nmultiply-adds a second", title="Under the roof")
+    axes.set(xscale="log", yscale="log", title="Under the roof")
+    axes.set(xlabel="multiply-adds a byte", ylabel="thousand million\nmultiply-adds a second")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
     axes.legend()
     return figure
 

@@ -9,6 +9,9 @@ from fer_helpers import plots
 TRAINING, GOAL = 28709, 0.55  # faces of FER2013's Training; accuracy on PublicTest
 MILLION = "1000000"
 
+# Without these stages there is no page to write.
+NEEDED = {"costs", "read", "pipeline", "infer", "infer fer", "train", "goal", "growth", "changes"}
+
 # Key in results.json: what it is, what is wanted of it.
 PROMISES = {
     "train_ratio": ("training, first call to trained epoch, times the yardstick", "≥ 3"),

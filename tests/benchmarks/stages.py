@@ -165,12 +165,14 @@ def _resized(images: np.ndarray, side: int) -> np.ndarray:
     return images.reshape(-1, side, k, side, k, 1).mean(axis=(2, 4)).astype(np.uint8)
 
 
-def _network(side: int) -> keras.Model:
-    """The default network for pictures of another size: its weights know nothing of size."""
+def _network(
+    side: int, backbone: str = "compact", augment: bool = False, dtype: str | None = None
+) -> keras.Model:
+    """A network for pictures of another size: the weights of ours know nothing of size."""
     networks.IMAGE_SIZE, usual = side, networks.IMAGE_SIZE
     try:
-        with dtype_policy(choose_precision()):
-            return build_model(augment=False)
+        with dtype_policy(dtype or choose_precision()):
+            return build_model(backbone, augment)
     finally:
         networks.IMAGE_SIZE = usual
 
@@ -274,21 +276,21 @@ def rate(
     steps_per_execution: int = 1,
     dtype: str | None = None,
     fused: bool = False,
-    images: int = 6400,
+    images: int = 1920,
     threads: int | None = None,
+    side: int = networks.IMAGE_SIZE,
 ) -> dict:
     """Training images a second once running, on noise; for the log of changes."""
     if threads:
         import tensorflow as tf
 
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-    X = np.random.default_rng(0).integers(0, 256, (images, 48, 48, 1), dtype=np.uint8)
+    X = np.random.default_rng(0).integers(0, 256, (images, side, side, 1), dtype=np.uint8)
     y = np.zeros((images, 18), np.float32)
     y[:, 0] = 1
     if fused:
         keras.layers.BatchNormalization = FusedNormalization
-    with dtype_policy(dtype or choose_precision()):
-        model = build_model(network, augment)
+    model = _network(side, network, augment, dtype)
     made = {
         "sgd": lambda: keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
         "adam": lambda: keras.optimizers.Adam(1e-3),
