@@ -473,7 +473,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args.function(args)
         sys.stdout.flush()
-        sys.stdout.flush()
     except BrokenPipeError:  # as in "... | head": whoever reads has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:

@@ -190,10 +190,19 @@ def draw_picture(target: Path) -> None:
 def pack(root: Path) -> Path:
     """Pack the package as a wheel, the notebooks and the stored results into one zip."""
     course = root / "build" / "course"
-    shutil.rmtree(course, ignore_errors=True)
-    kept = subprocess.check_output(
-        ["git", "ls-files", "notebooks", "data", "LICENSE"], cwd=root, text=True
-    )
+    for old in (course, root / "build" / "lib"):  # a wheel would keep modules that are no more
+        shutil.rmtree(old, ignore_errors=True)
+    # README.md beside data/ is how the package knows the project's folder.
+    wanted = [
+        "notebooks/*.ipynb",
+        "notebooks/*.png",
+        "notebooks/index.md",
+        "data",
+        "LICENSE",
+        "README.md",
+    ]
+    wanted.append("tests/benchmarks/results.json")  # which notebook 10 shows
+    kept = subprocess.check_output(["git", "ls-files", *wanted], cwd=root, text=True)
     for name in kept.splitlines():
         (course / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root / name, course / name)

@@ -70,11 +70,17 @@ def test_nothing_points_to_an_address_before_it_is_given():
     assert not any("github.com" in text for text in texts)
 
 
-def test_zip_for_colab_has_package_notebooks_and_results():
+def test_zip_for_colab_has_package_notebooks_weights_and_results(tmp_path):
     result = publish(ROOT, "colab")
     assert result.returncode == 0, result.stderr
     names = zipfile.ZipFile(result.stdout.strip()).namelist()
-    assert any(name.startswith("course/fer_helpers-") and name.endswith(".whl") for name in names)
+    with zipfile.ZipFile(result.stdout.strip()) as course:
+        course.extractall(tmp_path)
+    (wheel,) = (tmp_path / "course").glob("fer_helpers-*.whl")
+    packed = zipfile.ZipFile(wheel).namelist()
+    assert "fer_helpers/pretrained/sample.weights.h5" in packed
+    here = {str(path.relative_to(ROOT)) for path in (ROOT / "fer_helpers").rglob("*.py")}
+    assert {name for name in packed if name.endswith(".py")} == here
     assert "course/notebooks/01_load_data.ipynb" in names
     assert "course/data/results/utkface_groups.csv" in names
     assert not any(name.endswith((".zip", ".csv.gz", ".jpg")) for name in names)
