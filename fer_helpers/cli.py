@@ -300,6 +300,8 @@ def export(args) -> None:
 
     out = args.out or Path("results") / (Path(args.weights).stem + SUFFIXES[args.format])
     network = load_model(args.weights)
+    # The converters have no steps that a bar could count.
+    print(f"converting {args.weights}: up to a minute", file=sys.stderr, flush=True)
     report = export(network, out, args.format, args.int8, args.dataset, args.data_dir)
     if args.json:
         print(json.dumps(report, indent=1))

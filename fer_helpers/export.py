@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from fer_helpers.backend import keras, no_native_log
 from fer_helpers.evaluation import accuracy_table
@@ -139,7 +140,7 @@ def run_exported(
     """As `predict`, with a network of `load_exported`: task -> float32 (N, classes)."""
     parts = [
         network(np.asarray(images[start : start + batch], np.float32))
-        for start in range(0, len(images), batch)
+        for start in tqdm(range(0, len(images), batch), desc="comparing", delay=2, leave=False)
     ]
     return {task: np.concatenate([part[OUTPUTS[task]] for part in parts]) for task in TASKS}
 

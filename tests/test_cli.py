@@ -55,6 +55,14 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path):
     assert result.stderr == ""
 
 
+def test_tensorflow_starts_without_a_word(tmp_path):
+    Image.new("L", (48, 48), 128).save(tmp_path / "face.png")
+    line = [sys.executable, "-m", "fer_helpers", "predict", tmp_path / "face.png", "--no-detect"]
+    result = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+    assert len(result.stdout.splitlines()) == 2  # names of the columns, and the face
+
+
 def test_data_counts_classes(capsys, small_sample):
     rows = json.loads(
         out_of(capsys, "data", "--dataset", "SAMPLE", "--data-dir", small_sample, "--json")
