@@ -67,7 +67,7 @@ def test_every_page_is_whole_at_this_width(site, page, asked, width, screenshots
         )
         assert without == [], name
         assert page.locator("article img").count() >= 1, name
-        text = page.locator("article").inner_text()
+        text = "\n".join(page.locator(".cell_output").all_inner_texts())
         raw = [word for word in ("(children=", "Output()", "|--") if word in text]
         assert raw == [], f"{name}: a widget or a table as the text that it is made from"
         reach = page.evaluate("document.documentElement.scrollWidth")
