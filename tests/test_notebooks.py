@@ -116,3 +116,19 @@ def test_spelling(path):
     line = [sys.executable, "-m", "codespell_lib", "-"]
     result = subprocess.run(line, input=words, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
+
+
+def test_solved_notebooks_are_the_notebooks_with_their_solutions(tmp_path, monkeypatch):
+    pytest.importorskip("papermill", reason="needs fer-helpers[lab]")
+    monkeypatch.syspath_prepend(NOTEBOOKS[0].parent)
+    import run
+
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    run.solve()
+    for path in NOTEBOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        solved = nbformat.read(tmp_path / "solutions" / path.name, as_version=4).cells
+        assert [cell.metadata.get("solution", cell.source) for cell in cells] == [
+            cell.source for cell in solved
+        ]
+        assert not any("exercise" in cell.metadata.get("tags", ()) for cell in solved)
