@@ -342,6 +342,7 @@ def roofline(table: pd.DataFrame, limits: Mapping[str, float]) -> Figure:
     rates = table["multiply_adds"] / table["seconds"] / 1e9
     axes.plot(intensity, rates, "o", color=COLOURS[1], label="a convolution")
     axes.set(xscale="log", yscale="log", title="Under the roof")
+    axes.set_ylim(rates.min() / 3, 2 * roof.max() / 1e9)
     axes.set(xlabel="multiply-adds a byte", ylabel="thousand million\nmultiply-adds a second")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")

@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS, REPORT, GROWTH = HERE / "results.json", HERE / "RESULTS.md", HERE / "growth.png"
 PACKAGE = "fer==25.10.3"
 PACKAGES = ("tensorflow", "keras", "onnxruntime", "ai-edge-litert")
-STEPS = {"ours": 150, "yardstick": 30}
+STEPS = {"ours": 200, "yardstick": 20}
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 PATHS = (
     ("keras", False),
@@ -88,7 +88,7 @@ CHANGES = {
 }
 
 
-def stage(name: str, **arguments) -> dict:
+def stage(name: str, /, **arguments) -> dict:
     """Run a stage in a process of its own and return what it found."""
     said = ", ".join(str(value) for value in arguments.values() if len(str(value)) < 12)
     print(f"{name} {said}".ljust(44), end="", flush=True)
