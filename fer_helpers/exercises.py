@@ -303,6 +303,28 @@ def _faces_needed(answer) -> None:
     _expect(value <= needed, "fewer are enough: look for the smallest number")
 
 
+def _least_time(answer) -> None:
+    value = _number(answer)
+    _expect(not np.isclose(value, 3), "both at the same time: the longer of the two counts")
+    _expect(not np.isclose(value, 1), "that is the arithmetic; how long do the bytes take?")
+    _expect(not np.isclose(value, 0.002), "that is in seconds, milliseconds are wanted")
+    _expect(np.isclose(value, 2), "the longer of multiply-adds by their rate, bytes by theirs")
+
+
+def _merged_mean(function) -> None:
+    means, counts = np.array([2.0, 6.0]), np.array([3.0, 1.0])
+    value = _number(_ask(function, means, counts))
+    _expect(
+        not np.isclose(value, 4), "that is the mean of the means: who has one label counts as much"
+    )
+    _expect(np.isclose(value, 3), "the losses of all added up, by the labels of all")
+    value = _number(_ask(function, np.array([2.0, 0.0]), np.array([3.0, 0.0])))
+    _expect(np.isclose(value, 2), "a device without a label should change nothing")
+    with np.errstate(all="ignore"):
+        nothing = _number(_ask(function, np.zeros(2), np.zeros(2)))
+    _expect(nothing == 0, f"{nothing} where nobody has a label: it should be 0")
+
+
 CHECKS = {
     "01.1": _bytes_of_larger_images,
     "01.2": _bright_faces,
@@ -327,4 +349,6 @@ CHECKS = {
     "08.3": _bootstrap,
     "09.1": _widest_gap,
     "09.2": _faces_needed,
+    "10.1": _least_time,
+    "10.2": _merged_mean,
 }

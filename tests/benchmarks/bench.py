@@ -119,8 +119,7 @@ def find_zip(data_dir: Path) -> Path | None:
 
 
 def measure_floor(data: str, zip_path: Path | None, quick: bool, _: float) -> dict:
-    costs = {name: stage("costs", network=name) for name in ("compact", "paper")}
-    return {"limits": stage("limits"), "costs": costs}
+    return {"limits": stage("limits"), "costs": {"compact": stage("costs")}}
 
 
 def measure_reading(data: str, zip_path: Path | None, quick: bool, _: float) -> dict:
@@ -238,7 +237,9 @@ def main() -> None:
         place = data_folder(args.data_dir) / "FER"
         print(f"FER2013's zip is not in {place}: what needs it is left out, the rest is measured")
         print("on SAMPLE and only printed. data/README.md says where to get it.\n")
-    stored = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"stages": {}}
+    stored = {"stages": {}}
+    if zip_path and RESULTS.is_file():
+        stored = json.loads(RESULTS.read_text())
     stages = stored["stages"]
     began = time.monotonic()
     for group in args.only:

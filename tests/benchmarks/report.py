@@ -62,9 +62,9 @@ def summary(stages: dict) -> dict:
         exact = [row for path, row in stages["infer"].items() if "int8" not in path]
         keys["batch_faces_per_s"] = max(row["faces_per_s"] for row in exact)
         keys["one_face_ms"] = min(row["one_face_ms"] for row in exact)
-        keys["accuracy"] = stages["infer"]["keras"]["accuracy"]
     if fer := stages.get("infer fer"):
         keys["versus_fer_rate"] = keys["batch_faces_per_s"] / fer["faces_per_s"]
+        keys["accuracy"] = stages["infer"]["keras"]["accuracy"]
         keys["fer_accuracy"] = fer["accuracy"]
     if row := stages.get("growth", {}).get(MILLION):
         keys["million_peak_mb"] = row["peak_mb"]
