@@ -42,8 +42,14 @@ def machine_limits(dtype: str = "float32", side: int = 2048) -> dict[str, float]
     itemsize = 4 if dtype == "float32" else 2
     matrix = ops.cast(keras.random.normal((side, side), seed=0), dtype)
     array = ops.cast(keras.random.normal((16, side, side), seed=0), dtype)
-    product = seconds(lambda: np.asarray(ops.matmul(matrix, matrix)[0, :1]))
-    copy = seconds(lambda: np.asarray((array * 2)[0, 0, :1]))
+    # The best of several: a limit is what can be reached, whatever else the machine does.
+    product, copy = (
+        min(seconds(once, 1) for _ in range(8))
+        for once in (
+            lambda: np.asarray(ops.matmul(matrix, matrix)[0, :1]),
+            lambda: np.asarray((array * 2)[0, 0, :1]),
+        )
+    )
     return {
         "multiply_adds": side**3 / product,
         "bytes": 2 * itemsize * 16 * side**2 / copy,  # read once, written once
