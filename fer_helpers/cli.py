@@ -346,7 +346,9 @@ def _parser() -> argparse.ArgumentParser:
         help="make shipped weights again: open-data from FER and UTKFACE together",
     )
     sub.add_argument(
-        "--epochs", type=_positive, help="epochs in total (default 30, or the recipe's own)"
+        "--epochs",
+        type=_positive,
+        help="epochs in total (default 30), or of the first generation of the recipe (default 36)",
     )
     sub.add_argument("--start", metavar="WEIGHTS", help="begin from these: " + weights_help)
     sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
