@@ -58,7 +58,7 @@ test-lowest: .venv-lowest/installed
 
 .venv-lowest/installed: tests/colab-constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv-lowest
-	$(LOWEST)/python -m pip install --quiet --disable-pip-version-check -c tests/colab-constraints.txt -e '.[lab,test,jax]'
+	$(LOWEST)/python -m pip install --quiet --disable-pip-version-check -c tests/colab-constraints.txt 'setuptools>=77' -e '.[lab,test,jax,export]'
 	$(LOWEST)/python -m ipykernel install --sys-prefix --name python3 >/dev/null
 	touch $@
 

@@ -7,6 +7,7 @@ own share, as is usual; the masked mean is over the whole batch there too.
 """
 
 import contextlib
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -85,15 +86,16 @@ def joined(address: str, processes: int, rank: int) -> Iterator[None]:
         )
     import jax
 
+    timeouts = {
+        "initialization_timeout": PATIENCE,
+        "heartbeat_timeout_seconds": HEARTBEAT,
+        "shutdown_timeout_seconds": HEARTBEAT,  # JAX 0.7 has no such argument
+    }
+    known = inspect.signature(jax.distributed.initialize).parameters
     try:
         # Not keras.distribution.initialize, which leaves the timeouts at minutes.
         jax.distributed.initialize(
-            address,
-            processes,
-            rank,
-            initialization_timeout=PATIENCE,
-            heartbeat_timeout_seconds=HEARTBEAT,
-            shutdown_timeout_seconds=HEARTBEAT,
+            address, processes, rank, **{name: timeouts[name] for name in timeouts if name in known}
         )
     except RuntimeError as error:
         raise OSError(

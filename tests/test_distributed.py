@@ -169,7 +169,9 @@ def test_settings_come_from_flags_or_the_environment(monkeypatch):
         read_settings("b")
 
 
-def test_several_machines_want_jax(capsys):
+def test_several_machines_want_jax(capsys, monkeypatch):
+    # The command sets it where it is not set, and later tests must not inherit that.
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     words = ["--address", "127.0.0.1:1", "--processes", "1", "--rank", "0"]
     assert main(["train", "--distributed", *words]) == 2
     assert "KERAS_BACKEND=jax" in capsys.readouterr().err
