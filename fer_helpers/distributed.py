@@ -143,7 +143,7 @@ def share() -> tuple[int, int, int]:
         return 0, 1, 1
     import jax
 
-    return jax.process_index(), jax.process_count(), everywhere.num_model_replicas
+    return jax.process_index(), jax.process_count(), everywhere.device_mesh.devices.size
 
 
 def check_agreement(number: int, what: str) -> None:

@@ -192,7 +192,7 @@ def _write_onnx(model: keras.Model, path: Path, ranges: np.ndarray | None) -> No
     import onnx
 
     model(np.zeros((1, *model.input_shape[1:]), np.float32))  # Keras wants it called once
-    model.export(path, format="onnx", verbose=False)
+    model.export(str(path), format="onnx", verbose=False)
     proto = onnx.load(path)
     # Outputs are numbered in their order.
     names = {old.name: new for old, new in zip(proto.graph.output, model.output_names, strict=True)}
@@ -244,7 +244,9 @@ def _write_litert(model: keras.Model, path: Path, ranges: np.ndarray | None) -> 
             "representative_dataset": lambda: _batches(ranges),
         }
     outputs = dict(zip(model.output_names, model.outputs, strict=True))
-    keras.Model(model.inputs[0], outputs).export(path, format="litert", verbose=False, **options)
+    keras.Model(model.inputs[0], outputs).export(
+        str(path), format="litert", verbose=False, **options
+    )
 
 
 WRITERS = {"onnx": _write_onnx, "litert": _write_litert}
