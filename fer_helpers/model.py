@@ -156,9 +156,16 @@ def _load_shipped(dataset_name: str) -> keras.Model:
     name = _PRETRAINED.get(dataset_name, dataset_name)
     weights = folder / f"{name}.weights.h5"
     if not weights.is_file():
+        train = f"'python -m fer_helpers train --dataset {dataset_name}'"
+        if dataset_name == "RAFDB":
+            way = (
+                "its terms want a licence of whoever trains on it. With one, "
+                f"{train} starts from the weights for FER and UTKFACE that are shipped"
+            )
+        else:
+            way = f"only for {', '.join(_PRETRAINED)}. {train} trains some"
         raise FileNotFoundError(
-            f"no weights for {dataset_name} are shipped, only for {', '.join(_PRETRAINED)}. "
-            f"'python -m fer_helpers train --dataset {dataset_name}' trains some, and writes "
+            f"no weights for {dataset_name} are shipped: {way}, and writes "
             f"results/{dataset_name}/model.keras for fer_helpers.load_model"
         )
     return read_weights(weights)

@@ -132,7 +132,8 @@ def test_wrong_names_and_missing_weights_say_the_way_out(tmp_path):
     with pytest.raises(ValueError, match="backbone 'paper'"):
         get_model(pretrained=True, dataset_name="SAMPLE", backbone="paper")
     with pytest.raises(
-        FileNotFoundError, match=r"train --dataset RAFDB' trains some.* results/RAFDB/model\.keras"
+        FileNotFoundError,
+        match=r"licence.*train --dataset RAFDB' starts from.* results/RAFDB/model\.keras",
     ):
         get_model(pretrained=True, dataset_name="RAFDB")
     with pytest.raises(FileNotFoundError, match="no weights at"):

@@ -51,9 +51,10 @@ def summary(stages: dict) -> dict:
             keys["floor_share"] = floor_s * ours["images_per_s"]
     if goal := stages.get("goal"):
         ours, theirs = goal["ours"]["epochs"], goal["yardstick"]["epochs"]
-        keys["time_to_55_ratio"] = ours[-1]["seconds"] / theirs[-1]["seconds"]
-        # Given up before it got there: it needs longer, and the ratio is less.
-        keys["time_to_55_is_bound"] = theirs[-1]["accuracy"] < GOAL
+        if ours[-1]["accuracy"] >= GOAL:  # else there is no time to compare
+            keys["time_to_55_ratio"] = ours[-1]["seconds"] / theirs[-1]["seconds"]
+            # Given up before it got there: it needs longer, and the ratio is less.
+            keys["time_to_55_is_bound"] = theirs[-1]["accuracy"] < GOAL
     if "reload" in stages:
         keys["reload_s"] = stages["reload"]["seconds"]
         arrays = [stages[name]["image_mb"] for name in ("reload", "read yardstick")]

@@ -94,6 +94,21 @@ def test_an_epoch_does_not_hold_the_memory_map(tmp_path):
     assert mapped() - before < 130  # of 264 MB
 
 
+def test_a_race_that_was_not_finished_gives_no_ratio():
+    def ended(accuracy, seconds):
+        return {"epochs": [{"accuracy": accuracy, "seconds": seconds}]}
+
+    def ratio(ours, theirs):
+        return report.summary({"goal": {"ours": ours, "yardstick": theirs}})
+
+    assert ratio(ended(0.54, 10), ended(0.56, 40)) == {}
+    assert ratio(ended(0.55, 10), ended(0.56, 40)) == {
+        "time_to_55_ratio": 0.25,
+        "time_to_55_is_bound": False,
+    }
+    assert ratio(ended(0.55, 10), ended(0.40, 41))["time_to_55_is_bound"]
+
+
 def test_stored_results_have_every_figure_and_the_report_is_theirs():
     results = json.loads(bench.RESULTS.read_text())
     assert bench.REPORT.read_text() == report.report(results, bench.CHANGES)
