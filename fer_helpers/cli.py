@@ -100,10 +100,9 @@ def _train(args) -> None:
     if args.recipe:
         from fer_helpers.recipes import RECIPES
 
-        given = {"epochs": args.epochs} if args.epochs else {}
-        history = RECIPES[args.recipe](
-            out, seed=args.seed, data_dir=args.data_dir, backbone=args.backbone, **given
-        )
+        given = {"epochs": args.epochs, "backbone": args.backbone}
+        given = {name: value for name, value in given.items() if value}
+        history = RECIPES[args.recipe](out, seed=args.seed, data_dir=args.data_dir, **given)
         _show_history(history, out, args.json)
         return
     history = training.train(
@@ -332,7 +331,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--dataset", choices=DATASETS, help="which data set", **dataset)
         sub.add_argument("--data-dir", type=Path, help="folder that holds FER/, RAFDB/, UTKFACE/")
 
-    backbone_help = "compact (the default), or paper for the CNN of arXiv 2110.15028"
+    backbone_help = "compact (the default), deep, or paper for the CNN of arXiv 2110.15028"
     weights_help = "a .keras file, or SAMPLE, FER or UTKFACE for the shipped weights"
 
     sub = command(data, "Show which data sets are there; with --dataset, count its faces.")
@@ -357,7 +356,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="folder for model.keras and history.csv (default results/DATASET, results/RECIPE)",
     )
-    sub.add_argument("--backbone", default="compact", help=backbone_help)
+    sub.add_argument("--backbone", help=backbone_help)
     sub.add_argument("--batch-size", type=int, default=32, help="images a batch (default 32)")
     sub.add_argument(
         "--loss-weights",

@@ -1,4 +1,4 @@
-"""One network, four heads: two backbones that share the heads."""
+"""One network, four heads: the backbones, which share the heads."""
 
 import hashlib
 import json
@@ -50,43 +50,63 @@ def _paper(x):
     return layers.BatchNormalization()(x)
 
 
-def _convolution(x, filters: int, strides: int = 1, kernel: int = 3, gamma: str = "ones"):
+def _convolution(
+    x, filters: int, name: str, strides: int = 1, kernel: int = 3, gamma: str = "ones"
+):
     x = layers.Conv2D(
-        filters, kernel, strides, padding="same", use_bias=False, kernel_initializer="he_normal"
+        filters,
+        kernel,
+        strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=name,
     )(x)
     # Short runs on small data need averages that follow quickly.
-    return layers.BatchNormalization(momentum=0.9, gamma_initializer=gamma)(x)
+    return layers.BatchNormalization(momentum=0.9, gamma_initializer=gamma, name=f"{name}_norm")(x)
 
 
-def _residual_block(x, filters: int, strides: int, name: str | None):
+def _residual_block(x, filters: int, strides: int, place: str, name: str | None):
     shortcut = x
     if strides > 1:
         shortcut = layers.AveragePooling2D(strides)(shortcut)
     if x.shape[-1] != filters:
-        shortcut = _convolution(shortcut, filters, kernel=1)
-    x = layers.ReLU()(_convolution(x, filters, strides))
+        shortcut = _convolution(shortcut, filters, f"{place}_shortcut", kernel=1)
+    x = layers.ReLU()(_convolution(x, filters, f"{place}_first", strides))
     # A block begins as its shortcut, so a deep network begins as a shallow one.
-    x = _convolution(x, filters, gamma="zeros")
+    x = _convolution(x, filters, f"{place}_second", gamma="zeros")
     return layers.ReLU(name=name)(layers.Add()([x, shortcut]))
 
 
-def _compact(x, widths: Sequence[int] = (32, 64, 128, 256)):
-    """A small residual network (He et al. 2016), one block for each width.
+def _compact(x, widths: Sequence[int] = (32, 64, 128, 256), blocks: Sequence[int] = (1, 1, 1, 1)):
+    """A small residual network (He et al. 2016): for each width, one block.
 
     The first convolution halves the picture: at full size it would cost four times the
     arithmetic, more than a laptop's processor has.
     """
-    x = layers.ReLU()(_convolution(x, widths[0], strides=2, kernel=5))
-    for stage, width in enumerate(widths):
-        # Grad-CAM looks at the last maps but one: 6 x 6 for four stages, where the last
-        # ones are only 3 x 3.
-        name = "cam" if stage == len(widths) - 2 else None
-        x = _residual_block(x, width, strides=1 if stage == 0 else 2, name=name)
+    x = layers.ReLU()(_convolution(x, widths[0], "stem", strides=2, kernel=5))
+    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+        for block in range(count):
+            # Grad-CAM looks at the last maps but one: 6 x 6 for four stages, where the last
+            # ones are only 3 x 3.
+            is_cam = (stage, block) == (len(widths) - 2, count - 1)
+            x = _residual_block(
+                x,
+                width,
+                strides=2 if stage > 0 and block == 0 else 1,
+                place=f"stage{stage}_block{block}",
+                name="cam" if is_cam else None,
+            )
     x = layers.GlobalAveragePooling2D()(x)
     return layers.Dropout(0.2)(x)
 
 
-BACKBONES = {"compact": _compact, "paper": _paper}
+def _deep(x):
+    """The compact network with a second block in its last two stages; see `grow`."""
+    return _compact(x, blocks=(1, 1, 2, 2))
+
+
+BACKBONES = {"compact": _compact, "deep": _deep, "paper": _paper}
 
 
 def build_model(backbone: str = "compact", augment: bool = True, **options) -> keras.Model:
@@ -121,8 +141,9 @@ def get_model(
         With `pretrained`: which data set's weights. ``"FER"`` and ``"UTKFACE"`` are one
         network trained on both, ``"SAMPLE"`` knows drawn faces only.
     backbone
-        ``"compact"``, a small residual network, or ``"paper"``, the CNN of
-        arXiv 2110.15028. Weights are shipped for ``"compact"``.
+        Of an untrained network: ``"compact"``, a small residual network, ``"deep"``, the
+        same with two blocks more, or ``"paper"``, the CNN of arXiv 2110.15028. Shipped
+        weights bring their own, ``"deep"`` for FER and UTKFACE, ``"compact"`` for SAMPLE.
     augment
         Begin with a `RandomFace` layer, which changes the images while training.
 
@@ -147,7 +168,10 @@ def get_model(
     if dataset_name is None:
         raise ValueError("pretrained=True needs dataset_name=, one of " + ", ".join(DATASETS))
     if backbone != "compact":
-        raise ValueError(f"no weights are shipped for the backbone {backbone!r}, only for compact")
+        raise ValueError(
+            f"shipped weights have a backbone of their own, which cannot be {backbone!r}: "
+            "leave backbone= out"
+        )
     return _load_shipped(dataset_name)
 
 

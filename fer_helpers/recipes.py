@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,18 +39,20 @@ def train_open_data(
     PublicTest, where the temperatures are fitted too (those of the attributes on UTKFace's
     validation part).
 
-    There are two generations. The first learns from the labels, smoothed by 0.1. The second
+    There are three generations. The first learns from the labels, smoothed by 0.1. The second
     goes on from its weights, at half the learning rate and for two thirds of the epochs, and
     learns from labels half of which are what the first generation answers (Furlanello et al.
     2018): where annotators erred, or a face shows two expressions, that is the better target.
+    The third does so with the answers of the second, and has more to learn with: the compact
+    network is grown into the deep one, which begins as the same function (Chen et al. 2016).
 
     Interrupted, it goes on where it stopped.
 
     Parameters
     ----------
     out_dir
-        Folder of the second generation's run, see `fit`, with the first one's in
-        ``generation-1``. At the end it also holds ``open-data.weights.h5``,
+        Folder of the last generation's run, see `fit`, with the others' in ``generation-1``
+        and ``generation-2``. At the end it also holds ``open-data.weights.h5``,
         ``open-data.json`` and ``open-data.history.csv`` as the package ships them, and the
         reliability of the emotion head before and after the temperature as pictures.
     epochs
@@ -68,34 +71,51 @@ def train_open_data(
     validation = tuple(
         np.concatenate(arrays) for arrays in zip(*[v for _, v in parts], strict=True)
     )
-    first = out_dir / "generation-1"
-    if not _is_written(first, epochs, seed):
-        with dtype_policy(choose_precision()):
-            keras.utils.set_random_seed(seed)
-            model = get_model(backbone=backbone)
-        _train_generation(model, train, validation, epochs, 0.1, 0.1, seed, first)
-    teacher = read_weights(first / "open-data.weights.h5")
-    train = [(X, soften(y, predict(teacher, X, views=2))) for X, y in train]
-    with dtype_policy(choose_precision()):
-        model = get_model(backbone=backbone)
-    model.set_weights(teacher.get_weights())
-    for output in OUTPUTS.values():
-        model.get_layer(output).temperature.assign(1.0)
-    rest = max(2 * epochs // 3, 1)
-    # Another seed: the draws of the first generation are what the network has seen already.
-    _train_generation(model, train, validation, rest, 0.05, 0.0, seed + 1000, out_dir)
-    histories = {number: read_history(run) for number, run in enumerate((first, out_dir), 1)}
+    generations = _generations(backbone, epochs)
+    runs = [out_dir / f"generation-{number}" for number in range(1, len(generations))] + [out_dir]
+    teacher = None
+    for number, (generation, run) in enumerate(zip(generations, runs, strict=True)):
+        # Another seed each: the draws of a generation are what its network has seen already.
+        made = {"epochs": generation.epochs, "seed": seed + 1000 * number}
+        if not _is_written(run, made):
+            with dtype_policy(choose_precision()):
+                keras.utils.set_random_seed(seed)
+                model = get_model(backbone=generation.backbone)
+            targets = train
+            if teacher is not None:
+                grow(model, teacher)
+                targets = [(X, soften(y, predict(teacher, X, views=2))) for X, y in train]
+            _train_generation(model, targets, validation, generation, made, run)
+        teacher = read_weights(run / "open-data.weights.h5")
+    histories = {number: read_history(run) for number, run in enumerate(runs, 1)}
     history = pd.concat(histories, names=["generation"]).reset_index("generation")
     history.to_csv(out_dir / "open-data.history.csv", index=False)
     return history
 
 
-def _train_generation(model, train, validation, epochs, rate, smoothing, seed, out_dir) -> None:
+class _Generation(NamedTuple):
+    backbone: str
+    epochs: int
+    rate: float  # of learning, at its highest
+    smoothing: float
+
+
+def _generations(backbone: str, epochs: int) -> list[_Generation]:
+    grown, rest = "deep" if backbone == "compact" else backbone, max(2 * epochs // 3, 1)
+    return [
+        _Generation(backbone, epochs, 0.1, 0.1),
+        _Generation(backbone, rest, 0.05, 0.0),
+        _Generation(grown, rest, 0.05, 0.0),
+    ]
+
+
+def _train_generation(model, train, validation, generation, made, out_dir) -> None:
     """Train a network and write it, calibrated, as the package ships weights."""
     X, y = validation
-    batches = mixed_batches(train, list(SOURCES.values()), seed)
-    optimizer = _optimizer(len(batches), epochs, rate)
-    compile_model(model, LOSS_WEIGHTS, optimizer=optimizer, label_smoothing=smoothing)
+    batches = mixed_batches(train, list(SOURCES.values()), made["seed"])
+    epochs = made["epochs"]
+    optimizer = _optimizer(len(batches), epochs, generation.rate)
+    compile_model(model, LOSS_WEIGHTS, optimizer=optimizer, label_smoothing=generation.smoothing)
     history = fit(model, batches, batches_of(X, y, 256), epochs, out_dir, patience=None)
     best = load_model(out_dir / "model.keras")
     before = predict(best, X)
@@ -109,22 +129,39 @@ def _train_generation(model, train, validation, epochs, rate, smoothing, seed, o
         best,
         "open-data",
         out_dir,
-        recipe={"epochs": epochs, "seed": seed, "backend": keras.backend.backend()},
+        recipe=made | {"backend": keras.backend.backend()},
         best_epoch=int(history["val_emotion_output_accuracy"].idxmax()) + 1,
         temperatures=temperatures,
     )
 
 
-def _is_written(out_dir: Path, epochs: int, seed: int) -> bool:
+def _is_written(out_dir: Path, asked: Mapping[str, int]) -> bool:
     """Whether a generation's weights are in the folder, and were made as is now asked for."""
     card = out_dir / "open-data.json"
     if not card.is_file():
         return False
-    asked = {"epochs": epochs, "seed": seed}
     made = json.loads(card.read_text())["recipe"]
     if any(made[key] != value for key, value in asked.items()):
-        raise ValueError(f"{card} was made with {made}, not {asked}: train into an empty folder")
+        raise ValueError(
+            f"{card} was made with {made}, not {dict(asked)}: train into an empty folder"
+        )
     return True
+
+
+def grow(model: keras.Model, small: keras.Model) -> None:
+    """Give a network the weights of another, which may have fewer residual blocks.
+
+    A new block begins as its shortcut, so that the network answers as the small one did
+    (Chen, Goodfellow & Shlens 2016). Temperatures begin at 1 again.
+    """
+    if model.name == small.name:
+        model.set_weights(small.get_weights())
+    else:
+        for layer in small.layers:
+            if layer.weights:
+                model.get_layer(layer.name).set_weights(layer.get_weights())
+    for output in OUTPUTS.values():
+        model.get_layer(output).temperature.assign(1.0)
 
 
 def soften(

@@ -399,7 +399,7 @@ def train(
     *,
     data_dir: str | Path | None = None,
     seed: int = 0,
-    backbone: str = "compact",
+    backbone: str | None = None,
     batch_size: int = 32,
     loss_weights: Mapping[str, float] = PAPER_LOSS_WEIGHTS,
     start: str | Path | None = None,
@@ -421,11 +421,19 @@ def train(
         See `load_data`.
     seed
         Of the initial weights, the shuffling, the augmentation and the dropout.
-    backbone, batch_size, loss_weights
-        See `get_model`, `generate_images`, `compile_model`.
+    backbone
+        See `get_model`. If None: that of the weights it starts from, else ``"compact"``.
+    batch_size, loss_weights
+        See `generate_images`, `compile_model`.
     start
-        Weights to begin from, as `load_model` takes them. If None: for ``"RAFDB"`` with the
-        compact backbone the shipped ones, which know all that RAF-DB labels; else random.
+        Weights to begin from, as `load_model` takes them. If None: for ``"RAFDB"``, if no
+        backbone is asked for, the shipped ones for FER, which know all that RAF-DB labels;
+        else random.
+
+    Raises
+    ------
+    ValueError
+        The weights to start from have another backbone than the one asked for.
 
     Returns
     -------
@@ -434,20 +442,21 @@ def train(
     """
     out_dir = Path(out_dir or Path("results") / dataset_name)
     (X, y), (X_val, y_val) = load_training_data(dataset_name, data_dir=data_dir)
+    if start is None and dataset_name == "RAFDB" and backbone is None:
+        start = "FER"
+    begin = load_model(start) if start is not None else None
+    if begin and backbone not in (None, begin.name):
+        raise ValueError(f"{start} holds a {begin.name!r} network, but {backbone!r} is asked for")
     keras.utils.set_random_seed(seed)
     tasks = labelled_tasks(y)
     with on_all_gpus(), dtype_policy(choose_precision()):
         # Drawn faces vary by themselves, in all that the augmentation would change.
-        model = get_model(backbone=backbone, augment=dataset_name != "SAMPLE")
-    if start is None and (dataset_name, backbone) == ("RAFDB", "compact"):
-        start = "FER"
+        model = get_model(
+            backbone=begin.name if begin else backbone or "compact",
+            augment=dataset_name != "SAMPLE",
+        )
     optimizer = None
-    if start is not None:
-        begin = load_model(start)
-        if begin.name != backbone:
-            raise ValueError(
-                f"{start} holds a {begin.name!r} network, but {backbone!r} is asked for"
-            )
+    if begin:
         model.set_weights(begin.get_weights())
         optimizer = keras.optimizers.Adam(FINE_TUNING_RATE)
     compile_model(model, loss_weights, tasks, optimizer)

@@ -1,4 +1,4 @@
-"""The two backbones, their heads, and loading weights from elsewhere."""
+"""The backbones, their heads, and loading weights from elsewhere."""
 
 from pathlib import Path
 
@@ -46,6 +46,17 @@ def test_compact_is_the_smaller_one():
     assert compact.name == "compact"
     assert compact.count_params() < paper.count_params() / 1.8
     assert compact.count_params() * 4 < 12e6
+
+
+def test_deep_is_compact_with_two_blocks_more():
+    names = {
+        name: {layer.name for layer in build_model(name).layers if layer.weights}
+        for name in ("compact", "deep")
+    }
+    added = names["deep"] - names["compact"]
+    assert names["compact"] < names["deep"]
+    places = {"_".join(name.split("_")[:2]) for name in added}
+    assert places == {"stage2_block1", "stage3_block1"}
 
 
 def test_temperature_flattens_the_probabilities():
@@ -123,13 +134,15 @@ def test_shipped_weights_are_small_and_need_no_network(dataset_name, monkeypatch
 
 
 def test_wrong_names_and_missing_weights_say_the_way_out(tmp_path):
-    with pytest.raises(ValueError, match="unknown backbone 'vgg': choose one of compact, paper"):
+    with pytest.raises(
+        ValueError, match="unknown backbone 'vgg': choose one of compact, deep, paper"
+    ):
         get_model(backbone="vgg")
     with pytest.raises(ValueError, match="unknown dataset 'CK'"):
         get_model(dataset_name="CK")
     with pytest.raises(ValueError, match="needs dataset_name"):
         get_model(pretrained=True)
-    with pytest.raises(ValueError, match="backbone 'paper'"):
+    with pytest.raises(ValueError, match="backbone of their own, which cannot be 'paper'"):
         get_model(pretrained=True, dataset_name="SAMPLE", backbone="paper")
     with pytest.raises(
         FileNotFoundError,

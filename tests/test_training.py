@@ -116,18 +116,24 @@ def test_bad_loss_weights_are_named(weights, message):
         compile_model(build_model(widths=SMALL), weights)
 
 
-@pytest.mark.parametrize(("dataset_name", "starts_trained"), [("RAFDB", True), ("UTKFACE", False)])
+@pytest.mark.parametrize(
+    ("dataset_name", "backbone", "starts_trained"),
+    [("RAFDB", None, True), ("RAFDB", "compact", False), ("UTKFACE", None, False)],
+)
 def test_rafdb_starts_from_the_weights_that_know_real_faces(
-    dataset_name, starts_trained, monkeypatch
+    dataset_name, backbone, starts_trained, monkeypatch
 ):
     X = np.zeros((4, 48, 48, 1), np.uint8)
     y = encode_labels({"emotion": [0, 1, 2, 3]})
     monkeypatch.setattr(training, "load_training_data", lambda *_, **__: ((X, y), (X, y)))
     monkeypatch.setattr(training, "fit", lambda model, *_: model)
-    begun = training.train(dataset_name, 1)
+    begun = training.train(dataset_name, 1, backbone=backbone)
     shipped = load_model("FER")
-    same = [
+    same = begun.name == shipped.name and all(
         np.array_equal(a, b)
         for a, b in zip(begun.get_weights(), shipped.get_weights(), strict=True)
-    ]
-    assert all(same) == starts_trained
+    )
+    assert same == starts_trained
+    assert starts_trained or begun.name == "compact"
+    with pytest.raises(ValueError, match=r"FER holds a .* network, but 'paper' is asked for"):
+        training.train(dataset_name, 1, backbone="paper", start="FER")

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -125,12 +124,12 @@ def grow(data_dir: str, n: int, batch: int = 64) -> dict:
 # ---------------------------------------------------------------------------- training
 
 
-def _one_cycle(peak: float, total: int, taken: int):
-    """A rate that rises for a quarter of all steps, then falls to zero; `taken` are done."""
+def _one_cycle(peak: float, total: int):
+    """A rate that rises for a quarter of all steps, then falls to zero."""
 
     class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step):
-            step = keras.ops.cast(step, "float32") + taken
+            step = keras.ops.cast(step, "float32")
             up, down = step / (total / 4), (total - step) / (total * 3 / 4)
             return peak * keras.ops.minimum(up, down)
 
@@ -164,16 +163,11 @@ def _validation(images: np.ndarray, labels: np.ndarray):
     return accuracy
 
 
-def _resized(images: np.ndarray, side: int) -> np.ndarray:
-    """Means of the pixels that fall into one, (N, side, side, 1)."""
-    k = images.shape[1] // side
-    if k == 1:
-        return images
-    return images.reshape(-1, side, k, side, k, 1).mean(axis=(2, 4)).astype(np.uint8)
-
-
 def _network(
-    side: int, backbone: str = "compact", augment: bool = False, dtype: str | None = None
+    side: int = networks.IMAGE_SIZE,
+    backbone: str = "compact",
+    augment: bool = False,
+    dtype: str | None = None,
 ) -> keras.Model:
     """A network for pictures of another size: the weights of ours know nothing of size."""
     networks.IMAGE_SIZE, usual = side, networks.IMAGE_SIZE
@@ -184,35 +178,24 @@ def _network(
         networks.IMAGE_SIZE = usual
 
 
-def ours(data_dir: str, zip_path: str, phases: Sequence[tuple[int, int]]):
-    """The default network, trained phase by phase: (side of the pictures, epochs).
-
-    Gives for each phase a compiled network, its batches, epochs, and how it is validated.
-    """
+def ours(data_dir: str, zip_path: str, epochs: int):
+    """The default network, compiled for so many epochs, its batches, and its validation."""
     X, y = load_data("FER", "train", data_dir=data_dir)
     X_valid, y_valid = load_data("FER", "validation", data_dir=data_dir)
     keras.utils.set_random_seed(0)
-    steps = len(X) // BATCH
-    total, taken, weights = steps * sum(epochs for _, epochs in phases), 0, None
-    for side, epochs in phases:
-        model = _network(side)
-        if weights:
-            model.set_weights(weights)
-        optimizer = keras.optimizers.SGD(
-            _one_cycle(RATE, total, taken), momentum=0.9, nesterov=True
-        )
-        compile_model(model, {"emotion": 1}, ("emotion",), optimizer)
-        batches = batches_of(_resized(X, side), y, BATCH, True, seed=taken)
-        yield model, batches, epochs, _validation(_resized(X_valid, side), y_valid[:, :7])
-        weights, taken = model.get_weights(), taken + steps * epochs
+    model = _network()
+    cycle = _one_cycle(RATE, len(X) // BATCH * epochs)
+    optimizer = keras.optimizers.SGD(cycle, momentum=0.9, nesterov=True)
+    compile_model(model, {"emotion": 1}, ("emotion",), optimizer)
+    return model, batches_of(X, y, BATCH, True), _validation(X_valid, y_valid[:, :7])
 
 
-def theirs(data_dir: str, zip_path: str, phases: object):
-    """The yardstick's network, batches, and as many epochs as it takes."""
+def theirs(data_dir: str, zip_path: str, epochs: int):
+    """The same of the yardstick."""
     X, y = yardstick.read_zip(Path(zip_path), "Training")
     validation = _validation(*yardstick.read_zip(Path(zip_path), "PublicTest"))
     keras.utils.set_random_seed(0)
-    yield yardstick.build(), yardstick.generate(X, y), 100, validation
+    return yardstick.build(), yardstick.generate(X, y), validation
 
 
 class _Clock(keras.callbacks.Callback):
@@ -221,7 +204,7 @@ class _Clock(keras.callbacks.Callback):
     def __init__(self, start: float, steps: int | None, limit: float | None):
         super().__init__()
         self.start, self.most, self.limit = start, steps, limit or float("inf")
-        self.steps, self.epochs, self.done = [], [], False
+        self.steps, self.epochs = [], []
 
     def on_train_batch_end(self, batch, logs=None):
         self.steps.append(time.perf_counter() - self.start)
@@ -238,31 +221,27 @@ class _Clock(keras.callbacks.Callback):
         print(
             f"  {row['seconds']:.0f} s {row['accuracy']:.3f}", end="", file=sys.stderr, flush=True
         )
-        self.done = row["accuracy"] >= GOAL or row["seconds"] > self.limit
-        self.model.stop_training = self.done
+        self.model.stop_training = row["accuracy"] >= GOAL or row["seconds"] > self.limit
 
 
 def train(
     way: str,
     data_dir: str,
     zip_path: str,
-    phases: Sequence[tuple[int, int]] = ((48, 1),),
+    epochs: int = 1,
     steps: int | None = None,
     limit: float | None = None,
 ) -> dict:
-    """Train from the zip to 55 % on PublicTest, or for `steps`.
+    """Train from the zip for `epochs` or `steps`, or to 55 % on PublicTest if that is sooner.
 
     Or until `limit` seconds are over, but for an epoch at least.
     """
     clock = _Clock(time.perf_counter(), steps, limit)
     prepare, batch = {"ours": (ours, BATCH), "yardstick": (theirs, yardstick.BATCH)}[way]
     an_epoch = TRAINING // batch
-    for model, batches, epochs, validation in prepare(data_dir, zip_path, phases):
-        clock.validation = validation
-        options = {"steps_per_epoch": an_epoch, "verbose": 0, "shuffle": False}
-        model.fit(batches, epochs=epochs, callbacks=[clock], **options)
-        if clock.done:
-            break
+    model, batches, clock.validation = prepare(data_dir, zip_path, epochs)
+    options = {"steps_per_epoch": an_epoch, "verbose": 0, "shuffle": False}
+    model.fit(batches, epochs=epochs, callbacks=[clock], **options)
     first, *rest = clock.steps[:an_epoch]
     rate = batch * len(rest) / (rest[-1] - first)
     return {
