@@ -201,7 +201,8 @@ def _log(stages: dict, changes: dict) -> str:
     ]
     table = _rows(("change", "predicted", "measured, times the base", "kept"), *rows)
     return (
-        f"The base: {base:,.0f}, {before:,.0f} before the others and {after:,.0f} after.\n\n{table}"
+        f"The base: {base:,.0f}, {before:,.0f} before the others and {after:,.0f} "
+        f"after. What differs by less than these two says nothing.\n\n{table}"
     )
 
 
