@@ -78,14 +78,16 @@ def _residual_block(x, filters: int, strides: int, place: str, name: str | None)
     return layers.ReLU(name=name)(layers.Add()([x, shortcut]))
 
 
-def _compact(x, widths: Sequence[int] = (32, 64, 128, 256), blocks: Sequence[int] = (1, 1, 1, 1)):
-    """A small residual network (He et al. 2016): for each width, one block.
+def _compact(x, widths: Sequence[int] = (32, 64, 128, 256), extra: Sequence[int] = ()):
+    """A small residual network (He et al. 2016): for each width a block, and a second one in
+    the stages that `extra` names, counted from 0.
 
     The first convolution halves the picture: at full size it would cost four times the
     arithmetic, more than a laptop's processor has.
     """
     x = layers.ReLU()(_convolution(x, widths[0], "stem", strides=2, kernel=5))
-    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+    for stage, width in enumerate(widths):
+        count = 2 if stage in extra else 1
         for block in range(count):
             # Grad-CAM looks at the last maps but one: 6 x 6 for four stages, where the last
             # ones are only 3 x 3.
@@ -103,7 +105,7 @@ def _compact(x, widths: Sequence[int] = (32, 64, 128, 256), blocks: Sequence[int
 
 def _deep(x):
     """The compact network with a second block in its last two stages; see `grow`."""
-    return _compact(x, blocks=(1, 1, 2, 2))
+    return _compact(x, extra=(2, 3))
 
 
 BACKBONES = {"compact": _compact, "deep": _deep, "paper": _paper}

@@ -59,6 +59,11 @@ def test_deep_is_compact_with_two_blocks_more():
     assert places == {"stage2_block1", "stage3_block1"}
 
 
+def test_compact_may_have_fewer_stages():
+    model = build_model(widths=(4, 4, 8))
+    assert model.get_layer("cam").output.shape[1:] == (12, 12, 4)
+
+
 def test_temperature_flattens_the_probabilities():
     logits = np.array([[0.0, 1.0, 3.0]], "float32")
     layer = CalibratedSoftmax()
