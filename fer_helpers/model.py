@@ -79,8 +79,9 @@ def _residual_block(x, filters: int, strides: int, place: str, name: str | None)
 
 
 def _compact(x, widths: Sequence[int] = (32, 64, 128, 256), extra: Sequence[int] = ()):
-    """A small residual network (He et al. 2016): for each width a block, and a second one in
-    the stages that `extra` names, counted from 0.
+    """A small residual network (He et al. 2016), a block for each width.
+
+    Stages named in `extra`, counted from 0, have a second block.
 
     The first convolution halves the picture: at full size it would cost four times the
     arithmetic, more than a laptop's processor has.

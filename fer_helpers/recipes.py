@@ -57,8 +57,10 @@ def train_open_data(
         reliability of the emotion head before and after the temperature as pictures.
     epochs
         Passes of the first generation through FER2013.
-    seed, data_dir, backbone
+    seed, data_dir
         See `train`.
+    backbone
+        Of the first two generations. Only ``"compact"`` grows in the third.
 
     Returns
     -------
