@@ -123,7 +123,7 @@ def _show_history(history, out: Path, as_json: bool) -> None:
     if as_json:
         _show(history, True)
     else:
-        print(f"{len(history)} epochs; best model in {out / 'model.keras'}")
+        print(f"epochs: {len(history)}; best model in {out / 'model.keras'}")
 
 
 def evaluate(args) -> None:

@@ -872,7 +872,7 @@ def test_sample_comes_block_by_block_as_drawn(tmp_path, monkeypatch):
     same(faces, drawn)
     assert faces.paths.tolist() == drawn.paths.tolist()
     assert isinstance(faces.images, np.memmap)
-    monkeypatch.setattr(load, "_sample_block", None)  # from here on only from the cache
+    monkeypatch.setattr(sample, "draw_block", None)  # from here on only from the cache
     for split in ("train", "validation", "test"):
         part = read_dataset("SAMPLE", split, data_dir=tmp_path, n=n, seed=4, image_size=16)
         assert set(part.parts) == {split}

@@ -86,10 +86,11 @@ def test_a_face_does_not_depend_on_its_neighbours(faces):
 
 def test_blocks_make_up_the_data_set(faces):
     for index in (0, 2):
-        images, labels = sample.draw_block(index, 48, seed=0)
+        images, labels, parts = sample.draw_block(index, 48, seed=0)
         rows = slice(index * sample.BLOCK, (index + 1) * sample.BLOCK)
         np.testing.assert_array_equal(images, faces.images[rows])
         np.testing.assert_array_equal(labels, faces.labels[rows])
+        np.testing.assert_array_equal(parts, faces.parts[rows])
 
 
 def test_no_face_is_drawn_twice(faces):

@@ -203,29 +203,19 @@ def _missing(reader: ModuleType, source: Source) -> str:
     )
 
 
-def _sample_block(block: int, image_size: int, seed: int) -> tuple[np.ndarray, ...]:
-    parameters = sample._draw_block(block, seed)
-    images = sample.render(parameters, image_size)[..., None]
-    return (
-        images,
-        sample._labels(parameters),
-        np.array(sample.PARTS)[parameters["part"]],
-    )
-
-
 def _draw_sample(image_size: int, n: int, seed: int, empty: Callable) -> Faces:
     """SAMPLE block by block: only labels and names are held in memory whole."""
     images = empty((n, image_size, image_size, 1))
     total = -(-n // sample.BLOCK)
     jobs = ((block, image_size, seed) for block in range(total))
     labels, parts = [], []
-    for block, (faces, *rest) in enumerate(
-        in_parallel(_sample_block, jobs, total, sample.NAME, SERIAL_BLOCKS)
+    for block, (faces, of_faces, places) in enumerate(
+        in_parallel(sample.draw_block, jobs, total, sample.NAME, SERIAL_BLOCKS)
     ):
         start = block * sample.BLOCK
         images[start : start + sample.BLOCK] = faces[: n - start]
-        labels.append(rest[0])
-        parts.append(rest[1])
+        labels.append(of_faces)
+        parts.append(places)
     paths = np.array([f"sample_{i:06d}.png" for i in range(n)])
     return Faces(images, np.concatenate(labels)[:n], paths, np.concatenate(parts)[:n])
 

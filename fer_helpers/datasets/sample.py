@@ -765,7 +765,13 @@ def _labels(parameters: np.ndarray) -> np.ndarray:
     return encode_labels({task: parameters[task] for task in TASKS})
 
 
-def draw_block(index: int, image_size: int = 48, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def _parts(parameters: np.ndarray) -> np.ndarray:
+    return np.array(PARTS)[parameters["part"]]
+
+
+def draw_block(
+    index: int, image_size: int = 48, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw one block of faces, so that any number can be written with bounded memory.
 
     Parameters
@@ -777,8 +783,9 @@ def draw_block(index: int, image_size: int = 48, seed: int = 0) -> tuple[np.ndar
 
     Returns
     -------
-    images, labels
-        uint8 (BLOCK, S, S, 1) and float32 (BLOCK, 18): the same as those faces of `read`.
+    images, labels, parts
+        uint8 (BLOCK, S, S, 1), float32 (BLOCK, 18) and str (BLOCK,): the same as those faces
+        of `read`.
 
     Raises
     ------
@@ -786,7 +793,7 @@ def draw_block(index: int, image_size: int = 48, seed: int = 0) -> tuple[np.ndar
         A negative `index` or `seed`, or too small an `image_size`.
     """
     parameters = _draw_block(_whole("index", index, 0), _whole("seed", seed, 0))
-    return render(parameters, image_size)[..., None], _labels(parameters)
+    return render(parameters, image_size)[..., None], _labels(parameters), _parts(parameters)
 
 
 def read(image_size: int = 48, n: int = 4800, seed: int = 0) -> Faces:
@@ -816,6 +823,6 @@ def read(image_size: int = 48, n: int = 4800, seed: int = 0) -> Faces:
         images=render(parameters, image_size)[..., None],
         labels=_labels(parameters),
         paths=np.array([f"sample_{i:06d}.png" for i in range(len(parameters))]),
-        parts=np.array(PARTS)[parameters["part"]],
+        parts=_parts(parameters),
         skipped=[],
     )

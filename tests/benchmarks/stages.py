@@ -30,7 +30,7 @@ from fer_helpers import (
 from fer_helpers import model as networks
 from fer_helpers.backend import choose_precision, dtype_policy, keras
 from fer_helpers.batches import batches_of
-from fer_helpers.datasets import load
+from fer_helpers.datasets import load, sample
 from fer_helpers.export import SUFFIXES, export, load_exported, run_exported
 from fer_helpers.speed import floor, layer_costs, machine_limits, seconds
 from fer_helpers.training import compile_model
@@ -101,8 +101,8 @@ def draw(data_dir: str, n: int, distinct: int = 40) -> dict:
     To draw a million takes 25 minutes of one core; what is measured afterwards is how they
     are read, to which it makes no difference that faces repeat.
     """
-    drawn = functools.cache(load._sample_block)
-    load._sample_block = lambda block, *rest: drawn(block % distinct, *rest)
+    drawn = functools.cache(sample.draw_block)
+    sample.draw_block = lambda block, *rest: drawn(block % distinct, *rest)
     load.SERIAL_BLOCKS = sys.maxsize  # in this process, which remembers the blocks
     load_data("SAMPLE", n=n, data_dir=data_dir)
     return {"n": n}
@@ -122,18 +122,6 @@ def grow(data_dir: str, n: int, batch: int = 64) -> dict:
 
 
 # ---------------------------------------------------------------------------- training
-
-
-def _one_cycle(peak: float, total: int):
-    """A rate that rises for a quarter of all steps, then falls to zero."""
-
-    class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
-        def __call__(self, step):
-            step = keras.ops.cast(step, "float32")
-            up, down = step / (total / 4), (total - step) / (total * 3 / 4)
-            return peak * keras.ops.minimum(up, down)
-
-    return OneCycle()
 
 
 class FusedNormalization(keras.layers.BatchNormalization):
@@ -184,8 +172,11 @@ def ours(data_dir: str, zip_path: str, epochs: int):
     X_valid, y_valid = load_data("FER", "validation", data_dir=data_dir)
     keras.utils.set_random_seed(0)
     model = _network()
-    cycle = _one_cycle(RATE, len(X) // BATCH * epochs)
-    optimizer = keras.optimizers.SGD(cycle, momentum=0.9, nesterov=True)
+    steps = len(X) // BATCH * epochs
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, decay_steps=steps - steps // 4, warmup_target=RATE, warmup_steps=steps // 4
+    )
+    optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
     compile_model(model, {"emotion": 1}, ("emotion",), optimizer)
     return model, batches_of(X, y, BATCH, True), _validation(X_valid, y_valid[:, :7])
 
