@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # oneDNN's convolutions are much faster; TensorFlow turns them on by itself only on some CPUs.
@@ -32,6 +32,10 @@ def no_native_log() -> Iterator[None]:
 
 with no_native_log():
     import keras
+
+    if keras.backend.backend() == "jax":
+        with suppress(ImportError):
+            import tensorflow  # noqa: F401  Keras' data adapters would load it later, aloud
 # Keras builds a new function for each model, which TensorFlow takes for a mistake.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
