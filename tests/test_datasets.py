@@ -23,7 +23,7 @@ from fer_helpers.datasets import (
     read_dataset,
     utkface,
 )
-from fer_helpers.labels import BLOCKS, TASKS, decode_labels
+from fer_helpers.labels import BLOCKS, TASKS, decode_labels, encode_labels
 
 FER_FOLDERS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 FER_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
@@ -868,16 +868,20 @@ def test_sample_comes_block_by_block_as_drawn(tmp_path, monkeypatch):
 
     n = sample.BLOCK + 3
     faces = read_dataset("SAMPLE", data_dir=tmp_path, n=n, seed=4, image_size=16)
-    drawn = sample.read(16, n, 4)
-    same(faces, drawn)
-    assert faces.paths.tolist() == drawn.paths.tolist()
+    parameters = sample.draw_parameters(n, 4)
+    images = sample.render(parameters, 16)[..., None]
+    parts = np.array(sample.PARTS)[parameters["part"]]
+    labels = encode_labels({task: parameters[task] for task in TASKS})
+    paths = np.array([f"sample_{i:06d}.png" for i in range(n)])
+    same(faces, Faces(images, labels, paths, parts, []))
+    assert faces.paths.tolist() == paths.tolist()
     assert isinstance(faces.images, np.memmap)
     monkeypatch.setattr(sample, "draw_block", None)  # from here on only from the cache
     for split in ("train", "validation", "test"):
         part = read_dataset("SAMPLE", split, data_dir=tmp_path, n=n, seed=4, image_size=16)
         assert set(part.parts) == {split}
-        assert len(part) == (drawn.parts == split).sum()
-        np.testing.assert_array_equal(part.images, drawn.images[drawn.parts == split])
+        assert len(part) == (parts == split).sum()
+        np.testing.assert_array_equal(part.images, images[parts == split])
 
 
 def test_sample_cache_keys(tmp_path):

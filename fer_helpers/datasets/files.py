@@ -419,7 +419,7 @@ def cached(folder: Path, name: str, fingerprint: str, build: Callable[[Callable]
         scratch.mkdir(parents=True)
     except OSError as error:
         note(f"{uncached} ({error.strerror})")
-        return build(functools.partial(np.empty, dtype=np.uint8))
+        return build(in_memory)
     try:
         faces = build(functools.partial(_on_disk, scratch / "images.npy"))
         try:
@@ -437,6 +437,11 @@ def cached(folder: Path, name: str, fingerprint: str, build: Callable[[Callable]
     if (faces := _load(place)) is None:
         raise OSError(f"{place} was written but cannot be read back: remove it and try again")
     return faces
+
+
+def in_memory(shape: tuple[int, ...]) -> np.ndarray:
+    """An empty uint8 array."""
+    return np.empty(shape, np.uint8)
 
 
 def _on_disk(path: Path, shape: tuple[int, ...]) -> np.ndarray:

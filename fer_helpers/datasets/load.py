@@ -16,7 +16,6 @@ from fer_helpers.datasets.files import (
     Source,
     cached,
     data_folder,
-    in_parallel,
     note,
     walk,
 )
@@ -28,7 +27,6 @@ READERS: dict[str, ModuleType] = {
 SPLITS = ("all", "train", "validation", "test")
 FER_SPLITS = dict(zip(SPLITS[1:], fer2013.PARTS, strict=True))
 SAMPLE_SIZE = 4800
-SERIAL_BLOCKS = 24  # drawn here; more go to worker processes, which take a second to start
 
 
 def read_dataset(
@@ -203,30 +201,10 @@ def _missing(reader: ModuleType, source: Source) -> str:
     )
 
 
-def _draw_sample(image_size: int, n: int, seed: int, empty: Callable) -> Faces:
-    """SAMPLE block by block: only labels and names are held in memory whole."""
-    images = empty((n, image_size, image_size, 1))
-    total = -(-n // sample.BLOCK)
-    jobs = ((block, image_size, seed) for block in range(total))
-    labels, parts = [], []
-    for block, (faces, of_faces, places) in enumerate(
-        in_parallel(sample.draw_block, jobs, total, sample.NAME, SERIAL_BLOCKS)
-    ):
-        start = block * sample.BLOCK
-        images[start : start + sample.BLOCK] = faces[: n - start]
-        labels.append(of_faces)
-        parts.append(places)
-    paths = np.array([f"sample_{i:06d}.png" for i in range(n)])
-    return Faces(images, np.concatenate(labels)[:n], paths, np.concatenate(parts)[:n])
-
-
 def _read_sample(folder: Path, image_size: int, n: int, seed: int) -> Faces:
-    for name, value, least in (("n", n, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or int(value) != value or value < least:
-            raise ValueError(f"{name} must be a whole number from {least}, not {value!r}")
-    n, seed = int(n), int(seed)
+    n, seed = sample.whole_number("n", n, 1), sample.whole_number("seed", seed, 0)
     key = _fingerprint(_code_version(sample))
-    build = functools.partial(_draw_sample, image_size, n, seed)
+    build = functools.partial(sample.read, image_size, n, seed)
     return cached(folder, f"SAMPLE-{image_size}-n{n}-seed{seed}", key, build)
 
 

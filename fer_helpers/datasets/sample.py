@@ -17,11 +17,12 @@ that fuses multiply and add could shift single grey levels.
 """
 
 import copy
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from fer_helpers.datasets.files import Faces
+from fer_helpers.datasets.files import Faces, in_memory, in_parallel
 from fer_helpers.labels import TASKS, encode_labels
 
 NAME = "SAMPLE"
@@ -31,6 +32,7 @@ PARTS = ("train", "validation", "test")
 PART_SHARES = (0.70, 0.15, 0.15)
 
 BLOCK = 256  # faces that share one random generator; changing it changes every face
+SERIAL_BLOCKS = 24  # drawn here; more go to worker processes, which take a second to start
 CHUNK = 16  # faces rendered together: small enough to stay in the processor's cache
 
 action_units: dict[int, str] = {
@@ -259,7 +261,7 @@ def draw_parameters(n: int, seed: int = 0) -> np.ndarray:
     ValueError
         `n` is below 1, or `seed` negative.
     """
-    n, seed = _whole("n", n, 1), _whole("seed", seed, 0)
+    n, seed = whole_number("n", n, 1), whole_number("seed", seed, 0)
     return np.concatenate([_draw_block(block, seed) for block in range(-(-n // BLOCK))])[:n]
 
 
@@ -300,9 +302,9 @@ def plain_face(**changes: float) -> np.ndarray:
     return face
 
 
-def _whole(name: str, value: int, least: int) -> int:
+def whole_number(name: str, value: int, least: int) -> int:
     """Return `value` as an int, or raise ValueError."""
-    if int(value) != value or value < least:
+    if isinstance(value, bool) or int(value) != value or value < least:
         raise ValueError(f"{name} must be a whole number from {least}, not {value!r}")
     return int(value)
 
@@ -748,7 +750,7 @@ def render(parameters: np.ndarray, image_size: int = 48) -> np.ndarray:
     ValueError
         `image_size` is too small, or the records are of another dtype.
     """
-    image_size = _whole("image_size", image_size, 8)
+    image_size = whole_number("image_size", image_size, 8)
     if parameters.dtype != PARAMETERS or parameters.ndim != 1:
         raise ValueError("parameters must be (N,) records from draw_parameters or plain_face")
     images = np.empty((len(parameters), image_size, image_size), dtype=np.uint8)
@@ -759,14 +761,6 @@ def render(parameters: np.ndarray, image_size: int = 48) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------- the data set
-
-
-def _labels(parameters: np.ndarray) -> np.ndarray:
-    return encode_labels({task: parameters[task] for task in TASKS})
-
-
-def _parts(parameters: np.ndarray) -> np.ndarray:
-    return np.array(PARTS)[parameters["part"]]
 
 
 def draw_block(
@@ -792,12 +786,19 @@ def draw_block(
     ValueError
         A negative `index` or `seed`, or too small an `image_size`.
     """
-    parameters = _draw_block(_whole("index", index, 0), _whole("seed", seed, 0))
-    return render(parameters, image_size)[..., None], _labels(parameters), _parts(parameters)
+    parameters = _draw_block(whole_number("index", index, 0), whole_number("seed", seed, 0))
+    images = render(parameters, image_size)[..., None]
+    labels = encode_labels({task: parameters[task] for task in TASKS})
+    return images, labels, np.array(PARTS)[parameters["part"]]
 
 
-def read(image_size: int = 48, n: int = 4800, seed: int = 0) -> Faces:
-    """Draw the SAMPLE data set.
+def read(
+    image_size: int = 48,
+    n: int = 4800,
+    seed: int = 0,
+    empty: Callable = in_memory,
+) -> Faces:
+    """Draw the SAMPLE data set, block by block: only labels and names are in memory whole.
 
     Parameters
     ----------
@@ -807,6 +808,8 @@ def read(image_size: int = 48, n: int = 4800, seed: int = 0) -> Faces:
         Number of faces. A larger n only adds faces: the first ones stay the same.
     seed
         A whole number from 0. The same seed gives the same bytes.
+    empty
+        Makes the uint8 array of the images from its shape, on disk for instance.
 
     Returns
     -------
@@ -818,11 +821,22 @@ def read(image_size: int = 48, n: int = 4800, seed: int = 0) -> Faces:
     ValueError
         `n` is below 1, `seed` negative or `image_size` too small.
     """
-    parameters = draw_parameters(n, seed)
+    n = whole_number("n", n, 1)
+    total = -(-n // BLOCK)
+    jobs = ((block, image_size, seed) for block in range(total))
+    images = empty((n, image_size, image_size, 1))
+    labels, parts = [], []
+    for block, (faces, of_faces, places) in enumerate(
+        in_parallel(draw_block, jobs, total, NAME, SERIAL_BLOCKS)
+    ):
+        start = block * BLOCK
+        images[start : start + BLOCK] = faces[: n - start]
+        labels.append(of_faces)
+        parts.append(places)
     return Faces(
-        images=render(parameters, image_size)[..., None],
-        labels=_labels(parameters),
-        paths=np.array([f"sample_{i:06d}.png" for i in range(len(parameters))]),
-        parts=_parts(parameters),
+        images=images,
+        labels=np.concatenate(labels)[:n],
+        paths=np.array([f"sample_{i:06d}.png" for i in range(n)]),
+        parts=np.concatenate(parts)[:n],
         skipped=[],
     )

@@ -30,7 +30,7 @@ from fer_helpers import (
 from fer_helpers import model as networks
 from fer_helpers.backend import choose_precision, dtype_policy, keras
 from fer_helpers.batches import batches_of
-from fer_helpers.datasets import load, sample
+from fer_helpers.datasets import sample
 from fer_helpers.export import SUFFIXES, export, load_exported, run_exported
 from fer_helpers.speed import floor, layer_costs, machine_limits, seconds
 from fer_helpers.training import compile_model
@@ -103,7 +103,7 @@ def draw(data_dir: str, sizes: list[int], distinct: int = 40) -> dict:
     """
     drawn = functools.cache(sample.draw_block)
     sample.draw_block = lambda block, *rest: drawn(block % distinct, *rest)
-    load.SERIAL_BLOCKS = sys.maxsize  # in this process, which remembers the blocks
+    sample.SERIAL_BLOCKS = sys.maxsize  # in this process, which remembers the blocks
     for n in sizes:
         load_data("SAMPLE", n=n, data_dir=data_dir)
     return {"sizes": sizes}

@@ -69,7 +69,7 @@ def test_machine_limits_are_rates():
 
 def test_growth_reads_the_faces_that_were_drawn(sample_folder, monkeypatch):
     monkeypatch.setattr(stages.sample, "draw_block", stages.sample.draw_block)
-    monkeypatch.setattr(stages.load, "SERIAL_BLOCKS", 0)
+    monkeypatch.setattr(stages.sample, "SERIAL_BLOCKS", 0)
     stages.draw(str(sample_folder), [600], distinct=1)
     row = stages.grow(str(sample_folder), 600)
     assert row["n"] == 600
