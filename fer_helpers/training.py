@@ -272,6 +272,7 @@ class _Run(keras.callbacks.Callback):
         self.out_dir, self.monitor, self.train_batches = out_dir, monitor, train
         self.rows = history.to_dict("records")
         self.sign = 1 if mode == "max" else -1
+        self.best = None
 
     def _resume_file(self, epoch: int) -> Path:
         return self.out_dir / f"resume-{epoch}.weights.h5"
@@ -302,7 +303,7 @@ class _Run(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         # Keras also ends an epoch of the batches when it only begins to fit.
         self.train_batches.set_epoch(epoch)
-        _seed_layers(self.model, self.train_batches.seed, epoch)
+        seed_layers(self.model, self.train_batches.seed, epoch)
 
     def keep_validated(self, logs=None):
         self.validated = self.model.get_weights()
@@ -319,8 +320,10 @@ class _Run(keras.callbacks.Callback):
     def write(self, epoch: int, row: dict) -> None:
         previous = [self.sign * old[self.monitor] for old in self.rows[:-1]]
         if all(self.sign * row[self.monitor] > value for value in previous):
-            best = in_float32(self.model, self.validated)
-            replace_file(self.out_dir / "model.keras", best.save)
+            if self.best is None:  # once a run: it takes as long as a short epoch
+                self.best = in_float32(self.model, self.validated)
+            self.best.set_weights(self.validated)
+            replace_file(self.out_dir / "model.keras", self.best.save)
         replace_file(self._resume_file(epoch + 1), self.model.save_weights)
         table = pd.DataFrame(self.rows)
         replace_file(self.out_dir / "history.csv", lambda path: table.to_csv(path, index=False))
@@ -358,12 +361,12 @@ def in_float32(model: keras.Model, weights: list[np.ndarray]) -> keras.Model:
     return keras.Model(copy.inputs, copy.outputs, name=copy.name)
 
 
-def _seed_layers(model: keras.Model, seed: int, epoch: int) -> None:
-    """Make the random draws of an epoch depend on nothing but (seed, epoch)."""
+def seed_layers(model: keras.Model, *seed: int) -> None:
+    """Make what the layers draw next depend on nothing but `seed`, such as (seed, epoch)."""
     for number, layer in enumerate(model._flatten_layers()):
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
-            state = np.random.SeedSequence([seed, epoch, number]).generate_state(2)
+            state = np.random.SeedSequence([*seed, number]).generate_state(2)
             generator.state.assign(state.astype(generator.state.dtype))
 
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from fer_helpers.training import compile_model
 
 GOAL, TRAINING = 0.55, 28709  # accuracy on PublicTest; faces to learn from
 BATCH, RATE = 32, 2e-3  # of our way, chosen on PublicTest
+GPU_RATES = (("compact", 192), ("compact", 1024), ("wide", 192))  # network, batch
 
 
 def peak_mb() -> float:
@@ -300,6 +302,27 @@ def floors() -> dict:
         "compute_floor_s": sums["train_multiply_adds"] / limits["float32"]["multiply_adds"],
     }
     return {"limits": limits, "costs": costs}
+
+
+def gpu() -> dict:
+    """On a GPU: training images a second in bfloat16, and the share of what its limits allow."""
+    limits = machine_limits("bfloat16", side=8192)
+    rows = {}
+    for network, batch in GPU_RATES:
+        found = rate(network, batch, dtype="mixed_bfloat16", images=20 * batch, jit=True)
+        table = layer_costs(build_model(network, augment=False), itemsize=2)
+        products = table["train_multiply_adds"].sum() * found["images_per_s"]
+        rows[f"{network}, batches of {batch:,}"] = {
+            "images_per_s": found["images_per_s"],
+            "ceiling_share": float(products / limits["multiply_adds"]),
+            "floor_share": float(floor(table, limits, "train_").sum() * found["images_per_s"]),
+        }
+    name = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], stdout=subprocess.PIPE, text=True
+    ).stdout.splitlines()[0]
+    backend = keras.backend.backend()
+    versions = f"keras {keras.__version__} on {backend} {version(backend)}"
+    return {"gpu": f"{name}; {versions}", "limits": limits, "rates": rows}
 
 
 # ---------------------------------------------------------------------------- inference
