@@ -331,7 +331,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--dataset", choices=DATASETS, help="which data set", **dataset)
         sub.add_argument("--data-dir", type=Path, help="folder that holds FER/, RAFDB/, UTKFACE/")
 
-    backbone_help = "compact (the default), deep, or paper for the CNN of arXiv 2110.15028"
+    backbone_help = (
+        "compact (the default), deep, wide (for a GPU), or paper for the CNN of arXiv 2110.15028"
+    )
     weights_help = "a .keras file, or SAMPLE, FER or UTKFACE for the shipped weights"
 
     sub = command(data, "Show which data sets are there; with --dataset, count its faces.")
@@ -342,12 +344,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--recipe",
         choices=("open-data",),
-        help="make shipped weights again: open-data from FER and UTKFACE together",
+        help="make shipped weights again: open-data from FER and UTKFACE together; wants a GPU",
     )
     sub.add_argument(
         "--epochs",
         type=_positive,
-        help="epochs in total (default 30), or of the first generation of the recipe (default 36)",
+        help="epochs in total (default 30), or of the recipe's first round (default 78)",
     )
     sub.add_argument("--start", metavar="WEIGHTS", help="begin from these: " + weights_help)
     sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")

@@ -152,9 +152,10 @@ def get_model(
         With `pretrained`: which data set's weights. ``"FER"`` and ``"UTKFACE"`` are one
         network trained on both, ``"SAMPLE"`` knows drawn faces only.
     backbone
-        Of an untrained network: ``"compact"``, a small residual network, ``"deep"``, the
-        same with two blocks more, or ``"paper"``, the CNN of arXiv 2110.15028. Shipped
-        weights bring their own, ``"deep"`` for FER and UTKFACE, ``"compact"`` for SAMPLE.
+        Of an untrained network: ``"compact"``, a small residual network, ``"deep"`` and
+        ``"wide"``, larger ones, the last for a GPU, or ``"paper"``, the CNN of arXiv
+        2110.15028. Shipped weights bring their own, ``"deep"`` for FER and UTKFACE,
+        ``"compact"`` for SAMPLE.
     augment
         Begin with a `RandomFace` layer, which changes the images while training.
 

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from fer_helpers import plots
 from fer_helpers.augment import RandomFace
@@ -21,14 +23,14 @@ from fer_helpers.training import compile_model, fit, load_training_data, read_hi
 # learnt after a few epochs, and help at a small weight.
 LOSS_WEIGHTS = {"emotion": 1.0, "gender": 0.2, "race": 0.2, "age": 0.3}
 SOURCES = {"FER": 144, "UTKFACE": 48}  # faces in a batch
-TEACHERS = 2
-TEACHER = "wide"
+TEACHER, TEACHERS = "wide", ("teacher-1", "teacher-2")
+WEIGHTS = "open-data.weights.h5"
 ANSWERS = 0.8  # share of a label that the teachers' answer replaces
 
 
 def train_open_data(
     out_dir: str | Path = "results/open-data",
-    epochs: int = 100,
+    epochs: int = 78,
     seed: int = 0,
     data_dir: str | Path | None = None,
     backbone: str = "deep",
@@ -42,25 +44,28 @@ def train_open_data(
     PublicTest, where the temperatures are fitted too (those of the attributes on UTKFace's
     validation part).
 
-    First come the teachers, large networks that differ by their seed. They learn from the
-    labels, smoothed by 0.1, for half of the epochs. Then the network that is shipped learns
-    from labels four fifths of which are the mean of what the teachers answer on the same
-    face, turned, shifted and covered in the same way (Hinton, Vinyals & Dean 2015; Beyer et
-    al. 2022): where annotators erred, or a face shows two expressions, that is the better
-    target.
+    1. Two teachers, large networks that differ by their seed, learn from the labels,
+       smoothed by 0.1, for half of the epochs.
+    2. The network that is shipped learns from labels four fifths of which are the mean of
+       what the teachers answer on the same face, turned, shifted and covered in the same way
+       (Hinton, Vinyals & Dean 2015; Beyer et al. 2022): where annotators erred, or a face
+       shows two expressions, that is the better target.
+    3. It does so again from where it stands, at half the learning rate, for two fifths of
+       the epochs.
+    4. Its batch normalisation is settled on faces as they are, see `settle`.
 
     Interrupted, it goes on where it stopped. It wants a GPU: a teacher costs fourteen times
-    the arithmetic of the small network.
+    the arithmetic of the network that it teaches.
 
     Parameters
     ----------
     out_dir
-        Folder of the run, see `fit`, with those of the teachers in ``teacher-1`` and so on.
-        At the end it also holds ``open-data.weights.h5``, ``open-data.json`` and
-        ``open-data.history.csv`` as the package ships them, and the reliability of the
-        emotion head before and after the temperature as pictures.
+        Folder of the last round's run, see `fit`, with the others' in ``teacher-1``,
+        ``teacher-2`` and ``round-1``. At the end it also holds ``open-data.weights.h5``,
+        ``open-data.json`` and ``open-data.history.csv`` as the package ships them, and the
+        reliability of the emotion head before and after the temperature as pictures.
     epochs
-        Passes of the small network through FER2013.
+        Passes of the first round through FER2013.
     seed, data_dir
         See `train`.
     backbone
@@ -69,7 +74,7 @@ def train_open_data(
     Returns
     -------
     pandas.DataFrame
-        The history, a row an epoch, with a column ``network``.
+        The history, a row an epoch, with a column ``run``.
     """
     out_dir = Path(out_dir)
     parts = [load_training_data(name, data_dir) for name in SOURCES]
@@ -77,21 +82,48 @@ def train_open_data(
     validation = tuple(
         np.concatenate(arrays) for arrays in zip(*[v for _, v in parts], strict=True)
     )
-    runs = {f"teacher-{n}": out_dir / f"teacher-{n}" for n in range(1, TEACHERS + 1)}
-    for number, run in enumerate(runs.values(), 1):
-        # Another seed each: networks that err in different places.
-        made = {"epochs": max(epochs // 2, 1), "seed": seed + 1000 * number}
-        batches = mixed_batches(train, list(SOURCES.values()), made["seed"])
-        _train(TEACHER, batches, validation, made, run, label_smoothing=0.1)
-    with dtype_policy(choose_precision()):
-        teachers = [read_weights(run / "open-data.weights.h5") for run in runs.values()]
-    batches = mixed_batches(train, list(SOURCES.values()), seed)
-    made = {"epochs": epochs, "seed": seed}
-    _train(backbone, TaughtBatches(batches, teachers, ANSWERS), validation, made, out_dir)
-    histories = {name: read_history(run) for name, run in (runs | {backbone: out_dir}).items()}
-    history = pd.concat(histories, names=["network"]).reset_index("network")
-    history.to_csv(out_dir / "open-data.history.csv", index=False)
+    asked = {"epochs": epochs, "seed": seed}
+    folders = {name: out_dir / name for name in (*TEACHERS, "round-1")} | {"round-2": out_dir}
+
+    def faces(seed: int) -> FaceBatches:
+        return mixed_batches(train, list(SOURCES.values()), seed)
+
+    def taught(seed: int) -> FaceBatches:
+        with dtype_policy(choose_precision()):
+            teachers = [read_weights(folders[name] / WEIGHTS) for name in TEACHERS]
+        return TaughtBatches(faces(seed), teachers)
+
+    def todo(name: str) -> bool:
+        return not _is_written(folders[name], asked)
+
+    for number, name in enumerate(TEACHERS, 1):
+        if todo(name):
+            # Another seed each: networks that err in different places.
+            run = _Run(TEACHER, epochs // 2 or 1, seed + 1000 * number, rate=0.1, smoothing=0.1)
+            network = _train(run, faces(run.seed), validation, folders[name])
+            _write(network, validation, folders[name], asked)
+    if todo("round-1"):
+        run = _Run(backbone, epochs, seed, rate=0.1)
+        network = _train(run, taught(run.seed), validation, folders["round-1"])
+        _write(network, validation, folders["round-1"], asked)
+    if todo("round-2"):
+        run = _Run(backbone, -(-2 * epochs // 5), seed + 3000, rate=0.05)
+        begin = load_model(folders["round-1"] / "model.keras").get_weights()
+        network = _train(run, taught(run.seed), validation, out_dir, begin)
+        settle(network, faces(seed))
+        _write(network, validation, out_dir, asked)
+    history = pd.concat({name: read_history(f) for name, f in folders.items()}, names=["run"])
+    history = history.reset_index("run")
+    history.to_csv(out_dir / "open-data.history.csv", index=False, float_format="%.4f")
     return history
+
+
+class _Run(NamedTuple):
+    backbone: str
+    epochs: int
+    seed: int
+    rate: float  # of learning, at its highest
+    smoothing: float = 0.0
 
 
 class TaughtBatches(FaceBatches):
@@ -106,11 +138,9 @@ class TaughtBatches(FaceBatches):
         Of faces as they are, from `mixed_batches`.
     teachers
         Networks of `get_model`, whose probabilities are averaged.
-    share
-        0 to 1: how much of a label their answer replaces.
     """
 
-    def __init__(self, batches: FaceBatches, teachers: Sequence[keras.Model], share: float):
+    def __init__(self, batches: FaceBatches, teachers: Sequence[keras.Model]):
         super().__init__(
             batches.images,
             batches.targets,
@@ -119,7 +149,6 @@ class TaughtBatches(FaceBatches):
             batches.seed,
             batches.sources,
         )
-        self.share = share
         image = keras.Input(teachers[0].input_shape[1:])
         changed = _ChangedFace(dtype="float32")(image)
         # Named apart: Keras wants no two parts of a network called the same.
@@ -137,7 +166,7 @@ class TaughtBatches(FaceBatches):
         for output, answer in zip(OUTPUTS.values(), answers, strict=True):
             label = targets[output]
             mass = label.sum(axis=1, keepdims=True)
-            targets[output] = (1 - self.share) * label + self.share * mass * answer
+            targets[output] = (1 - ANSWERS) * label + ANSWERS * mass * answer
         return np.rint(changed).astype(np.uint8), targets
 
 
@@ -148,34 +177,52 @@ class _ChangedFace(RandomFace):
         return super().call(images, training=True)
 
 
-def _train(backbone, batches, validation, made, out_dir, label_smoothing=0.0) -> None:
-    """Train a network and write it, calibrated, as the package ships weights."""
-    if _is_written(out_dir, made):
-        return
-    X, y = validation
-    keras.utils.set_random_seed(made["seed"])
-    augment = not isinstance(batches, TaughtBatches)
+def _train(run: _Run, batches, validation, out_dir, begin=None) -> keras.Model:
+    """The network of a run's best epoch."""
+    keras.utils.set_random_seed(run.seed)
     with dtype_policy(choose_precision()):
-        model = get_model(backbone=backbone, augment=augment)
-    optimizer = _optimizer(len(batches), made["epochs"])
-    compile_model(model, LOSS_WEIGHTS, optimizer=optimizer, label_smoothing=label_smoothing)
-    history = fit(model, batches, batches_of(X, y, 256), made["epochs"], out_dir, patience=None)
+        model = get_model(backbone=run.backbone, augment=not isinstance(batches, TaughtBatches))
+    if begin is not None:
+        model.set_weights(begin)
+    optimizer = _optimizer(len(batches), run.epochs, run.rate)
+    compile_model(model, LOSS_WEIGHTS, optimizer=optimizer, label_smoothing=run.smoothing)
+    fit(model, batches, batches_of(*validation, 256), run.epochs, out_dir, patience=None)
     # Who goes on training it on faces of their own wants them changed.
-    best = build_model(backbone, augment=True)
+    best = build_model(run.backbone, augment=True)
     best.set_weights(load_model(out_dir / "model.keras").get_weights())
-    before = predict(best, X)
-    temperatures = calibrate(best, X, y)
-    for moment, probabilities in {"before": before, "after": predict(best, X)}.items():
+    return best
+
+
+def settle(model: keras.Model, batches: FaceBatches) -> None:
+    """Take batch normalisation's means and variances anew, over an epoch of faces as they are.
+
+    Those of training are of turned and covered faces, which nobody will ask about.
+    """
+    plain = build_model(model.name, augment=False)
+    plain.set_weights(model.get_weights())
+    norms = [layer for layer in plain.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for index in tqdm(range(len(batches)), desc="settling", delay=2, leave=False):
+        for norm in norms:
+            norm.momentum = index / (index + 1)  # a running mean: each batch weighs the same
+        plain(batches[index][0], training=True)
+    model.set_weights(plain.get_weights())
+
+
+def _write(model: keras.Model, validation, out_dir: Path, asked: Mapping[str, int]) -> None:
+    """Calibrate a network and write it as the package ships weights."""
+    X, y = validation
+    before = predict(model, X)
+    temperatures = calibrate(model, X, y)
+    for moment, probabilities in {"before": before, "after": predict(model, X)}.items():
         true, _ = true_and_predicted(y, probabilities, "emotion")
         chances = probabilities["emotion"][labelled(y, "emotion")]
         figure = plots.reliability(chances, true, f"Emotion, {moment} temperature scaling")
         plots.save(figure, out_dir / f"open-data-{moment}.png", dpi=80)
     write_weights(
-        best,
+        model,
         "open-data",
         out_dir,
-        recipe=made | {"backend": keras.backend.backend()},
-        best_epoch=int(history["val_emotion_output_accuracy"].idxmax()) + 1,
+        recipe={**asked, "backend": keras.backend.backend()},
         temperatures=temperatures,
     )
 
@@ -193,9 +240,12 @@ def _is_written(out_dir: Path, asked: Mapping[str, int]) -> bool:
     return True
 
 
-def _optimizer(steps: int, epochs: int) -> keras.optimizers.Optimizer:
+def _optimizer(steps: int, epochs: int, rate: float) -> keras.optimizers.Optimizer:
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.01, decay_steps=steps * max(epochs - 1, 1), warmup_target=0.1, warmup_steps=steps
+        rate / 10,
+        decay_steps=steps * max(epochs - 1, 1),
+        warmup_target=rate,
+        warmup_steps=steps,
     )
     optimizer = keras.optimizers.SGD(
         schedule,

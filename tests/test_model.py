@@ -48,15 +48,15 @@ def test_compact_is_the_smaller_one():
     assert compact.count_params() * 4 < 12e6
 
 
-def test_deep_is_compact_with_two_blocks_more():
-    names = {
-        name: {layer.name for layer in build_model(name).layers if layer.weights}
-        for name in ("compact", "deep")
-    }
-    added = names["deep"] - names["compact"]
-    assert names["compact"] < names["deep"]
-    places = {"_".join(name.split("_")[:2]) for name in added}
-    assert places == {"stage2_block1", "stage3_block1"}
+@pytest.mark.parametrize(
+    ("backbone", "blocks", "weights", "pixels"),
+    [("compact", 4, 1.2e6, 24), ("deep", 6, 4.2e6, 24), ("wide", 8, 11.2e6, 48)],
+)
+def test_residual_networks_have_their_blocks(backbone, blocks, weights, pixels):
+    model = build_model(backbone)
+    assert sum(isinstance(layer, keras.layers.Add) for layer in model.layers) == blocks
+    assert model.count_params() == pytest.approx(weights, rel=0.05)
+    assert model.get_layer("stem").output.shape[1] == pixels
 
 
 def test_compact_may_have_fewer_stages():
@@ -140,7 +140,7 @@ def test_shipped_weights_are_small_and_need_no_network(dataset_name, monkeypatch
 
 def test_wrong_names_and_missing_weights_say_the_way_out(tmp_path):
     with pytest.raises(
-        ValueError, match="unknown backbone 'vgg': choose one of compact, deep, paper"
+        ValueError, match="unknown backbone 'vgg': choose one of compact, deep, wide, paper"
     ):
         get_model(backbone="vgg")
     with pytest.raises(ValueError, match="unknown dataset 'CK'"):

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from fer_helpers import recipes
-from fer_helpers.labels import BLOCKS, TASKS, encode_labels
+from fer_helpers.batches import mixed_batches
+from fer_helpers.labels import OUTPUTS, TASKS, encode_labels
 from fer_helpers.model import build_model, load_model
 from fer_helpers.prediction import predict
 from fer_helpers.training import _Progress
@@ -29,32 +30,33 @@ def two_sources(monkeypatch):
     data = {name: (part(name, 40), part(name, 16)) for name in known}
     monkeypatch.setattr(recipes, "load_training_data", lambda name, _: data[name])
     monkeypatch.setattr(recipes, "SOURCES", {"FER": 12, "UTKFACE": 4})
+    monkeypatch.setattr(recipes, "TEACHER", "compact")
     return data
 
 
 def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path, monkeypatch):
     whole = recipes.train_open_data(tmp_path / "whole", epochs=3)
-    assert whole[["generation", "epoch"]].values.tolist() == [
-        [1, 1],
-        [1, 2],
-        [1, 3],
-        [2, 1],
-        [2, 2],
-        [3, 1],
-        [3, 2],
+    assert whole[["run", "epoch"]].values.tolist() == [
+        ["teacher-1", 1],
+        ["teacher-2", 1],
+        ["round-1", 1],
+        ["round-1", 2],
+        ["round-1", 3],
+        ["round-2", 1],
+        ["round-2", 2],
     ]
 
-    begin, left = _Progress.on_epoch_begin, [3, 2, 2]
+    begin, left = _Progress.on_epoch_begin, [3, 2]
 
     def die(self, epoch, logs=None):
-        """In the third epoch of the first generation, and in the second of the two others."""
+        """In the third epoch of the first round, and in the second of the other."""
         if left and epoch == left[0] - 1:
             left.pop(0)
             raise KeyboardInterrupt
         begin(self, epoch, logs)
 
     monkeypatch.setattr(_Progress, "on_epoch_begin", die)
-    for _ in range(3):
+    for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             recipes.train_open_data(tmp_path / "parts", epochs=3)
     parts = recipes.train_open_data(tmp_path / "parts", epochs=3)
@@ -77,29 +79,46 @@ def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path,
         recipes.train_open_data(tmp_path / "whole", epochs=4)
 
 
-def test_a_network_grows_without_changing_its_answers():
+def test_taught_labels_are_in_part_what_the_teachers_answer_on_the_changed_face(two_sources):
     keras.utils.set_random_seed(0)
-    small, large = build_model("compact"), build_model("deep")
-    small.get_layer("age_output").temperature.assign(2.0)
-    for layer in small.layers:  # an untrained block is its shortcut: make it say something
-        if layer.name.endswith("_second_norm"):
-            layer.gamma.assign(np.linspace(0.5, 1.5, layer.gamma.shape[0]))
-    recipes.grow(large, small)
-    assert float(large.get_layer("age_output").temperature) == 1.0
-    small.get_layer("age_output").temperature.assign(1.0)
-    faces = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1), dtype=np.uint8)
-    for one, other in zip(
-        small.predict_on_batch(faces), large.predict_on_batch(faces), strict=True
-    ):
-        np.testing.assert_allclose(one, other, atol=1e-6)
-        assert np.ptp(one, axis=0).max() > 1e-3
+    teachers = [build_model(widths=(4, 4)) for _ in range(2)]
+    train = [part for part, _ in two_sources.values()]
+    plain = mixed_batches(train, [12, 4], seed=5)
+    taught = recipes.TaughtBatches(mixed_batches(train, [12, 4], seed=5), teachers)
+    (faces, labels), (changed, targets) = plain[1], taught[1]
+    assert changed.dtype == np.uint8
+    assert (changed != faces).mean() > 0.9
+    answers = [teacher.predict_on_batch(changed) for teacher in teachers]
+    for name, *answer in zip(OUTPUTS.values(), *answers, strict=True):
+        known = labels[name].any(axis=1)
+        expected = 0.2 * labels[name] + 0.8 * np.mean(answer, axis=0)
+        # The faces are rounded to whole greys after the teachers have seen them.
+        np.testing.assert_allclose(targets[name][known], expected[known], atol=2e-3)
+        assert not targets[name][~known].any()  # what is not labelled stays so
+
+    again = recipes.TaughtBatches(plain, teachers)
+    again[0]
+    np.testing.assert_array_equal(again[1][0], changed)  # whatever was drawn before
+    again.set_epoch(1)
+    assert (again[1][0] != changed).any()
 
 
-def test_a_softened_label_is_half_the_label_and_half_the_answer():
-    y = encode_labels({"emotion": [3, -1], "age": [-1, 1]})
-    answers = {task: np.full((2, len(names)), 1 / len(names)) for task, names in TASKS.items()}
-    soft = recipes.soften(y, answers)
-    assert soft[0, 3] == pytest.approx(0.5 + 0.5 / 7)
-    assert soft[1, BLOCKS["age"]] == pytest.approx([0.1, 0.6, 0.1, 0.1, 0.1])
-    assert soft.sum(axis=1) == pytest.approx([1, 1])  # what is not labelled stays so
-    assert y[0, 3] == 1
+def test_settled_averages_are_those_of_the_faces(two_sources):
+    keras.utils.set_random_seed(0)
+    model = build_model()
+    train = [part for part, _ in two_sources.values()]
+    batches = mixed_batches(train, [12, 4], seed=0)
+    before = model.get_weights()
+    recipes.settle(model, batches)
+    stem = keras.Model(model.input, model.get_layer("stem").output)
+    maps = np.concatenate([stem.predict_on_batch(batches[i][0]) for i in range(len(batches))])
+    norm = model.get_layer("stem_norm")
+    np.testing.assert_allclose(norm.moving_mean, maps.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(norm.moving_variance, maps.var(axis=(0, 1, 2)), rtol=0.05)
+    assert norm.momentum == 0.9
+    moved = {
+        variable.path.split("/")[-1]
+        for variable, old in zip(model.weights, before, strict=True)
+        if not np.array_equal(variable, old)
+    }
+    assert moved == {"moving_mean", "moving_variance"}

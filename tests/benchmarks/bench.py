@@ -21,7 +21,7 @@ from pathlib import Path
 
 import report
 
-from fer_helpers.backend import choose_precision
+from fer_helpers.backend import choose_precision, gpu_capability
 from fer_helpers.datasets.files import data_folder
 
 HERE = Path(__file__).resolve().parent
@@ -187,6 +187,11 @@ def measure_changes(data: str, zip_path: Path | None, quick: bool, _: float) -> 
     return {"changes": rows, "base": base}
 
 
+def measure_gpu(data: str, zip_path: Path | None, quick: bool, _: float) -> dict:
+    """Training on a GPU, where there is one; what was stored is kept where there is none."""
+    return {"gpu": stage("gpu")} if gpu_capability() else {}
+
+
 GROUPS = {
     "floor": measure_floor,
     "reading": measure_reading,
@@ -194,6 +199,7 @@ GROUPS = {
     "processes": measure_processes,
     "growth": measure_growth,
     "changes": measure_changes,
+    "gpu": measure_gpu,
     "training": measure_training,
 }
 

@@ -22,14 +22,17 @@ PROMISES = {
     "time_to_55_ratio": ("time to 55 % on PublicTest, share of the yardstick's", "≤ 0.25"),
     "reload_s": ("cached reload of FER2013, seconds", "≤ 0.2"),
     "input_over_train": ("input pipeline, times the training rate", "≥ 20"),
-    "batch_faces_per_s": ("inference in batches, faces a second", "≥ 1,000"),
+    "best_path": ("the quickest way to predict with the shipped network", ""),
+    "batch_faces_per_s": ("inference in batches that way, faces a second", "≥ 1,000"),
     "versus_fer_rate": ("the same, share of the rate of `fer`'s network", "≥ 0.7"),
-    "accuracy": ("PublicTest accuracy of the shipped network", "> `fer`'s + 0.10"),
+    "accuracy": ("PublicTest accuracy that way", "> `fer`'s + 0.10"),
     "fer_accuracy": ("the same of `fer`'s network", ""),
     "one_face_ms": ("one warm face, median milliseconds", "≤ 10"),
     "million_peak_mb": ("peak memory of an epoch of a million faces, MB", "< 1,536"),
     "two_process_loss_diff": ("two processes against one, greatest difference in loss", "≤ 1e-5"),
     "floor_share": ("training, share of the rate that the floor allows", ""),
+    "gpu_images_per_s": ("training the default network on a GPU, images a second", ""),
+    "gpu_ceiling_share": ("the same, share of the rate of a large matrix product", ""),
 }
 
 
@@ -59,17 +62,22 @@ def summary(stages: dict) -> dict:
         keys["reload_s"] = ours["again_s"]
         keys["image_array_ratio"] = ours["image_mb"] / stages["read yardstick"]["image_mb"]
     if "infer" in stages:
-        exact = [row for path, row in stages["infer"].items() if "int8" not in path]
-        keys["batch_faces_per_s"] = max(row["faces_per_s"] for row in exact)
-        keys["one_face_ms"] = min(row["one_face_ms"] for row in exact)
+        paths = stages["infer"]
+        keys["best_path"] = max(paths, key=lambda path: paths[path]["faces_per_s"])
+        best = paths[keys["best_path"]]
+        keys["batch_faces_per_s"] = best["faces_per_s"]
+        keys |= {key: best[key] for key in ("accuracy", "one_face_ms")}
     if fer := stages.get("infer fer"):
         keys["versus_fer_rate"] = keys["batch_faces_per_s"] / fer["faces_per_s"]
-        keys["accuracy"] = stages["infer"]["keras"]["accuracy"]
         keys["fer_accuracy"] = fer["accuracy"]
     if row := stages.get("growth", {}).get(MILLION):
         keys["million_peak_mb"] = row["peak_mb"]
     if "two processes" in stages:
         keys["two_process_loss_diff"] = stages["two processes"]["difference"]
+    if "gpu" in stages:
+        default = [rate for rate in stages["gpu"]["rates"] if rate["network"] == "compact"][-1]
+        keys["gpu_images_per_s"] = default["images_per_s"]
+        keys["gpu_ceiling_share"] = default["ceiling_share"]
     return keys
 
 
@@ -154,6 +162,25 @@ def _inference(stages: dict) -> str:
     )
 
 
+def _gpu(stages: dict) -> str:
+    """What a GPU reaches; kept from whoever had one."""
+    if "gpu" not in stages:
+        return "Not measured yet: `make bench` does where Keras sees a GPU."
+    found = stages["gpu"]
+    limits = found["limits"]
+    keys = ("network", "batch", "images_per_s", "ceiling_share", "floor_share")
+    table = _rows(
+        ("network", "batch", "images/s", "share of the ceiling", "share of the floor's rate"),
+        *(tuple(rate[key] for key in keys) for rate in found["rates"]),
+    )
+    return (
+        f"{found['gpu']}, in bfloat16, compiled by XLA. The ceiling: "
+        f"{limits['multiply_adds'] / 1e12:.0f} million million multiply-adds a second in a "
+        f"large matrix product; a copy moves {limits['bytes'] / 1e12:.1f} million million bytes."
+        f"\n\n{table}"
+    )
+
+
 def _growth(growth: pd.DataFrame) -> str:
     keys = ["us_per_image", "peak_mb", "load_s"]
     return _rows(
@@ -171,6 +198,7 @@ def report(results: dict, changes: dict) -> str:
         table=table(results),
         parts=_parts(results),
         inference=_inference(stages),
+        gpu=_gpu(stages),
         forward=costs["multiply_adds"] / 1e6,
         training=costs["train_multiply_adds"] / 1e6,
         moved=costs["train_bytes"] / 1e6,
@@ -258,6 +286,10 @@ multiplies large matrices at {product:.0f} thousand million multiply-adds a seco
 ({bfloat:.2g} in bfloat16, for which it has no units) and moves {copy:.0f} GB a second. By its
 arithmetic alone it could train on {compute:,.0f} faces a second; with each layer at the slower of
 its arithmetic and its bytes, on {floor:,.0f}. Training reaches **{share:.0%}** of the latter.
+
+## On a GPU
+
+{gpu}
 
 ## Growth
 

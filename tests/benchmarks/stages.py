@@ -307,22 +307,28 @@ def floors() -> dict:
 def gpu() -> dict:
     """On a GPU: training images a second in bfloat16, and the share of what its limits allow."""
     limits = machine_limits("bfloat16", side=8192)
-    rows = {}
+    rates = []
     for network, batch in GPU_RATES:
         found = rate(network, batch, dtype="mixed_bfloat16", images=20 * batch, jit=True)
         table = layer_costs(build_model(network, augment=False), itemsize=2)
         products = table["train_multiply_adds"].sum() * found["images_per_s"]
-        rows[f"{network}, batches of {batch:,}"] = {
-            "images_per_s": found["images_per_s"],
-            "ceiling_share": float(products / limits["multiply_adds"]),
-            "floor_share": float(floor(table, limits, "train_").sum() * found["images_per_s"]),
-        }
+        rates.append(
+            {
+                "network": network,
+                "batch": batch,
+                "images_per_s": found["images_per_s"],
+                "ceiling_share": float(products / limits["multiply_adds"]),
+                "floor_share": float(floor(table, limits, "train_").sum() * found["images_per_s"]),
+            }
+        )
     name = subprocess.run(
-        ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], stdout=subprocess.PIPE, text=True
+        ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+        stdout=subprocess.PIPE,
+        text=True,
     ).stdout.splitlines()[0]
     backend = keras.backend.backend()
     versions = f"keras {keras.__version__} on {backend} {version(backend)}"
-    return {"gpu": f"{name}; {versions}", "limits": limits, "rates": rows}
+    return {"gpu": f"{name}; {versions}", "limits": limits, "rates": rates}
 
 
 # ---------------------------------------------------------------------------- inference
