@@ -93,25 +93,23 @@ def train_open_data(
             teachers = [read_weights(folders[name] / WEIGHTS) for name in TEACHERS]
         return TaughtBatches(faces(seed), teachers)
 
-    def todo(name: str) -> bool:
-        return not _is_written(folders[name], asked)
+    def make(name: str, run: _Run, settled: bool = False) -> None:
+        folder = folders[name]
+        if _is_written(folder, asked):
+            return
+        batches = taught(run.seed) if run.is_taught else faces(run.seed)
+        network = _train(run, batches, validation, folder)
+        if settled:
+            settle(network, faces(seed))
+        _write(network, validation, folder, asked)
 
     for number, name in enumerate(TEACHERS, 1):
-        if todo(name):
-            # Another seed each: networks that err in different places.
-            run = _Run(TEACHER, epochs // 2 or 1, seed + 1000 * number, rate=0.1, smoothing=0.1)
-            network = _train(run, faces(run.seed), validation, folders[name])
-            _write(network, validation, folders[name], asked)
-    if todo("round-1"):
-        run = _Run(backbone, epochs, seed, rate=0.1)
-        network = _train(run, taught(run.seed), validation, folders["round-1"])
-        _write(network, validation, folders["round-1"], asked)
-    if todo("round-2"):
-        run = _Run(backbone, -(-2 * epochs // 5), seed + 3000, rate=0.05)
-        begin = load_model(folders["round-1"] / "model.keras").get_weights()
-        network = _train(run, taught(run.seed), validation, out_dir, begin)
-        settle(network, faces(seed))
-        _write(network, validation, out_dir, asked)
+        # Another seed each: networks that err in different places.
+        make(name, _Run(TEACHER, epochs // 2 or 1, seed + 1000 * number, 0.1, smoothing=0.1))
+    make("round-1", _Run(backbone, epochs, seed, 0.1, is_taught=True))
+    begin = load_model(folders["round-1"] / "model.keras").get_weights()
+    again = _Run(backbone, -(-2 * epochs // 5), seed + 3000, 0.05, is_taught=True, begin=begin)
+    make("round-2", again, settled=True)
     history = pd.concat({name: read_history(f) for name, f in folders.items()}, names=["run"])
     history = history.reset_index("run")
     history.to_csv(out_dir / "open-data.history.csv", index=False, float_format="%.4f")
@@ -124,6 +122,8 @@ class _Run(NamedTuple):
     seed: int
     rate: float  # of learning, at its highest
     smoothing: float = 0.0
+    is_taught: bool = False
+    begin: list[np.ndarray] | None = None  # weights; None: random ones
 
 
 class TaughtBatches(FaceBatches):
@@ -177,13 +177,13 @@ class _ChangedFace(RandomFace):
         return super().call(images, training=True)
 
 
-def _train(run: _Run, batches, validation, out_dir, begin=None) -> keras.Model:
+def _train(run: _Run, batches, validation, out_dir) -> keras.Model:
     """The network of a run's best epoch."""
     keras.utils.set_random_seed(run.seed)
     with dtype_policy(choose_precision()):
-        model = get_model(backbone=run.backbone, augment=not isinstance(batches, TaughtBatches))
-    if begin is not None:
-        model.set_weights(begin)
+        model = get_model(backbone=run.backbone, augment=not run.is_taught)
+    if run.begin is not None:
+        model.set_weights(run.begin)
     optimizer = _optimizer(len(batches), run.epochs, run.rate)
     compile_model(model, LOSS_WEIGHTS, optimizer=optimizer, label_smoothing=run.smoothing)
     fit(model, batches, batches_of(*validation, 256), run.epochs, out_dir, patience=None)

@@ -109,6 +109,17 @@ def test_a_race_that_was_not_finished_gives_no_ratio():
     assert ratio(ended(0.55, 10), ended(0.40, 41))["time_to_55_is_bound"]
 
 
+def test_inference_is_scored_by_its_quickest_path():
+    def row(rate, accuracy):
+        return {"faces_per_s": rate, "one_face_ms": 1e3 / rate, "accuracy": accuracy}
+
+    paths = {"keras": row(500.0, 0.7), "onnx int8": row(1000.0, 0.69)}
+    keys = report.summary({"infer": paths, "infer fer": row(2000.0, 0.6)})
+    assert keys["best_path"] == "onnx int8"
+    assert (keys["accuracy"], keys["one_face_ms"]) == (0.69, 1.0)
+    assert (keys["versus_fer_rate"], keys["fer_accuracy"]) == (0.5, 0.6)
+
+
 def test_stored_results_have_every_figure_and_the_report_is_theirs():
     results = json.loads(bench.RESULTS.read_text())
     assert bench.REPORT.read_text() == report.report(results, bench.CHANGES)
