@@ -35,7 +35,7 @@ def two_sources(monkeypatch):
 
 
 def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path, monkeypatch):
-    whole = recipes.train_open_data(tmp_path / "whole", epochs=3)
+    whole = recipes.train_open_data(tmp_path / "whole", epochs=3, backbone="compact")
     assert whole[["run", "epoch"]].values.tolist() == [
         ["teacher-1", 1],
         ["teacher-2", 1],
@@ -58,8 +58,8 @@ def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path,
     monkeypatch.setattr(_Progress, "on_epoch_begin", die)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            recipes.train_open_data(tmp_path / "parts", epochs=3)
-    parts = recipes.train_open_data(tmp_path / "parts", epochs=3)
+            recipes.train_open_data(tmp_path / "parts", epochs=3, backbone="compact")
+    parts = recipes.train_open_data(tmp_path / "parts", epochs=3, backbone="compact")
     pd.testing.assert_frame_equal(parts, whole, rtol=1e-4)
 
     # What is kept is what was validated: the averaged weights, not those of the last step.
@@ -73,10 +73,10 @@ def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path,
     card = json.loads((tmp_path / "whole" / "open-data.json").read_text())
     weights = (tmp_path / "whole" / "open-data.weights.h5").read_bytes()
     assert hashlib.sha256(weights).hexdigest() == card["sha256"]
-    assert card["model"] == {"backbone": "deep", "augment": True}
+    assert card["model"] == {"backbone": "compact", "augment": True}
     assert set(card["temperatures"]) == set(TASKS)
     with pytest.raises(ValueError, match=r"open-data\.json was made with .*'epochs': 3"):
-        recipes.train_open_data(tmp_path / "whole", epochs=4)
+        recipes.train_open_data(tmp_path / "whole", epochs=4, backbone="compact")
 
 
 def test_taught_labels_are_in_part_what_the_teachers_answer_on_the_changed_face(two_sources):
