@@ -343,13 +343,14 @@ def _parser() -> argparse.ArgumentParser:
     reads_data(sub, default="SAMPLE")
     sub.add_argument(
         "--recipe",
-        choices=("open-data",),
-        help="make shipped weights again: open-data from FER and UTKFACE together; wants a GPU",
+        choices=("open-data", "from-labels"),
+        help="train on FER and UTKFACE together: open-data makes the shipped weights again and "
+        "wants a GPU; from-labels does without its teachers",
     )
     sub.add_argument(
         "--epochs",
         type=_positive,
-        help="epochs in total (default 30), or of the recipe's first round (default 78)",
+        help="epochs in total (default 30; from-labels 36), or of open-data's first round (78)",
     )
     sub.add_argument("--start", metavar="WEIGHTS", help="begin from these: " + weights_help)
     sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")

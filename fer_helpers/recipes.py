@@ -44,8 +44,8 @@ def train_open_data(
     PublicTest, where the temperatures are fitted too (those of the attributes on UTKFace's
     validation part).
 
-    1. Two teachers, large networks that differ by their seed, learn from the labels,
-       smoothed by 0.1, for half of the epochs.
+    1. Two teachers, large networks that differ by their seed, learn for half of the epochs,
+       see `train_from_labels`.
     2. The network that is shipped learns from labels four fifths of which are the mean of
        what the teachers answer on the same face, turned, shifted and covered in the same way
        (Hinton, Vinyals & Dean 2015; Beyer et al. 2022): where annotators erred, or a face
@@ -77,35 +77,27 @@ def train_open_data(
         The history, a row an epoch, with a column ``run``.
     """
     out_dir = Path(out_dir)
-    parts = [load_training_data(name, data_dir) for name in SOURCES]
-    train = [part for part, _ in parts]
-    validation = tuple(
-        np.concatenate(arrays) for arrays in zip(*[v for _, v in parts], strict=True)
-    )
+    train, validation = _load_sources(data_dir)
     asked = {"epochs": epochs, "seed": seed}
     folders = {name: out_dir / name for name in (*TEACHERS, "round-1")} | {"round-2": out_dir}
 
     def faces(seed: int) -> FaceBatches:
         return mixed_batches(train, list(SOURCES.values()), seed)
 
-    def taught(seed: int) -> FaceBatches:
-        with dtype_policy(choose_precision()):
-            teachers = [read_weights(folders[name] / WEIGHTS) for name in TEACHERS]
-        return TaughtBatches(faces(seed), teachers)
-
     def make(name: str, run: _Run, settled: bool = False) -> None:
         folder = folders[name]
         if _is_written(folder, asked):
             return
-        batches = taught(run.seed) if run.is_taught else faces(run.seed)
-        network = _train(run, batches, validation, folder)
+        with dtype_policy(choose_precision()):
+            teachers = [read_weights(folders[name] / WEIGHTS) for name in TEACHERS]
+        network = _train(run, TaughtBatches(faces(run.seed), teachers), validation, folder)
         if settled:
             settle(network, faces(seed))
         _write(network, validation, folder, asked)
 
     for number, name in enumerate(TEACHERS, 1):
         # Another seed each: networks that err in different places.
-        make(name, _Run(TEACHER, epochs // 2 or 1, seed + 1000 * number, 0.1, smoothing=0.1))
+        train_from_labels(folders[name], epochs // 2 or 1, seed + 1000 * number, data_dir, TEACHER)
     make("round-1", _Run(backbone, epochs, seed, 0.1, is_taught=True))
     begin = load_model(folders["round-1"] / "model.keras").get_weights()
     again = _Run(backbone, -(-2 * epochs // 5), seed + 3000, 0.05, is_taught=True, begin=begin)
@@ -114,6 +106,46 @@ def train_open_data(
     history = history.reset_index("run")
     history.to_csv(out_dir / "open-data.history.csv", index=False, float_format="%.4f")
     return history
+
+
+def train_from_labels(
+    out_dir: str | Path = "results/from-labels",
+    epochs: int = 36,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    backbone: str = "deep",
+) -> pd.DataFrame:
+    """Train one network on both data sets from their labels, smoothed by 0.1, without teachers.
+
+    It makes the teachers of `train_open_data`, compares backbones, and is what can be done
+    without a GPU.
+
+    Parameters
+    ----------
+    out_dir, epochs, seed, data_dir, backbone
+        See `train_open_data`; the same files are written.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The history, a row an epoch.
+    """
+    out_dir = Path(out_dir)
+    asked = {"epochs": epochs, "seed": seed}
+    if not _is_written(out_dir, asked):
+        train, validation = _load_sources(data_dir)
+        batches = mixed_batches(train, list(SOURCES.values()), seed)
+        run = _Run(backbone, epochs, seed, 0.1, smoothing=0.1)
+        network = _train(run, batches, validation, out_dir)
+        _write(network, validation, out_dir, asked)
+    return read_history(out_dir)
+
+
+def _load_sources(data_dir):
+    """The training parts, one by one, and the validation parts, joined."""
+    parts = [load_training_data(name, data_dir) for name in SOURCES]
+    validation = zip(*[chosen for _, chosen in parts], strict=True)
+    return [train for train, _ in parts], tuple(np.concatenate(arrays) for arrays in validation)
 
 
 class _Run(NamedTuple):
@@ -263,4 +295,4 @@ def _optimizer(steps: int, epochs: int, rate: float) -> keras.optimizers.Optimiz
     return optimizer
 
 
-RECIPES = {"open-data": train_open_data}
+RECIPES = {"open-data": train_open_data, "from-labels": train_from_labels}

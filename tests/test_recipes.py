@@ -50,6 +50,11 @@ def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path,
         ["round-2", 2],
     ]
 
+    alone = recipes.train_from_labels(tmp_path / "alone", 1, seed=1000, backbone="compact")
+    teacher = whole[:1].drop(columns="run")
+    pd.testing.assert_frame_equal(alone, teacher, rtol=1e-4)
+    assert (tmp_path / "alone" / "open-data.weights.h5").is_file()
+
     begin, left = _Progress.on_epoch_begin, [3, 2]
 
     def die(self, epoch, logs=None):
@@ -80,7 +85,7 @@ def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path,
     assert card["model"] == {"backbone": "compact", "augment": True}
     assert set(card["temperatures"]) == set(TASKS)
     with pytest.raises(ValueError, match=r"open-data\.json was made with .*'epochs': 3"):
-        recipes.train_open_data(tmp_path / "whole", epochs=4, backbone="compact")
+        recipes.train_open_data(tmp_path / "whole", epochs=2, backbone="compact")
 
 
 def test_taught_labels_are_in_part_what_the_teachers_answer_on_the_changed_face(two_sources):
