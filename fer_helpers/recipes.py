@@ -142,10 +142,14 @@ def train_from_labels(
 
 
 def _load_sources(data_dir):
-    """The training parts, one by one, and the validation parts, joined."""
+    """The training parts, one by one, and the validation parts, joined and shuffled.
+
+    Keras reports a mean of the batches' losses, which a batch without a label would pull down.
+    """
     parts = [load_training_data(name, data_dir) for name in SOURCES]
-    validation = zip(*[chosen for _, chosen in parts], strict=True)
-    return [train for train, _ in parts], tuple(np.concatenate(arrays) for arrays in validation)
+    X, y = (np.concatenate(arrays) for arrays in zip(*[v for _, v in parts], strict=True))
+    order = np.random.default_rng(0).permutation(len(X))
+    return [train for train, _ in parts], (X[order], y[order])
 
 
 class _Run(NamedTuple):

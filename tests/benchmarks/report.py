@@ -94,8 +94,8 @@ def table(results: dict) -> str:
 
 def _show(value: object) -> str:
     """A number to three figures, without an exponent where it is large; words as they are."""
-    if not isinstance(value, float):
-        return str(value)
+    if isinstance(value, str):
+        return value
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -185,7 +185,7 @@ def _growth(growth: pd.DataFrame) -> str:
     keys = ["us_per_image", "peak_mb", "load_s"]
     return _rows(
         ("faces", "microseconds a face", "peak memory, MB", "opening the cache, s"),
-        *((f"{row['n']:,.0f}", *row[keys].astype(float)) for _, row in growth.iterrows()),
+        *(tuple(row[["n", *keys]].astype(float)) for _, row in growth.iterrows()),
     )
 
 
