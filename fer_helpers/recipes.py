@@ -77,9 +77,12 @@ def train_open_data(
         The history, a row an epoch, with a column ``run``.
     """
     out_dir = Path(out_dir)
-    train, validation = _load_sources(data_dir)
-    asked = {"epochs": epochs, "seed": seed}
+    asked = {"backbone": backbone, "epochs": epochs, "seed": seed}
     folders = {name: out_dir / name for name in (*TEACHERS, "round-1")} | {"round-2": out_dir}
+    for number, name in enumerate(TEACHERS, 1):
+        # Another seed each: networks that err in different places.
+        train_from_labels(folders[name], epochs // 2 or 1, seed + 1000 * number, data_dir, TEACHER)
+    train, validation = _load_sources(data_dir)
 
     def faces(seed: int) -> FaceBatches:
         return mixed_batches(train, list(SOURCES.values()), seed)
@@ -95,9 +98,6 @@ def train_open_data(
             settle(network, faces(seed))
         _write(network, validation, folder, asked)
 
-    for number, name in enumerate(TEACHERS, 1):
-        # Another seed each: networks that err in different places.
-        train_from_labels(folders[name], epochs // 2 or 1, seed + 1000 * number, data_dir, TEACHER)
     make("round-1", _Run(backbone, epochs, seed, 0.1, is_taught=True))
     begin = load_model(folders["round-1"] / "model.keras").get_weights()
     again = _Run(backbone, -(-2 * epochs // 5), seed + 3000, 0.05, is_taught=True, begin=begin)
@@ -122,8 +122,15 @@ def train_from_labels(
 
     Parameters
     ----------
-    out_dir, epochs, seed, data_dir, backbone
-        See `train_open_data`; the same files are written.
+    out_dir
+        Folder of the run, see `fit`, and of the weights with their JSON and pictures, see
+        `train_open_data`.
+    epochs
+        Passes through FER2013.
+    seed, data_dir
+        See `train`.
+    backbone
+        See `get_model`.
 
     Returns
     -------
@@ -131,7 +138,7 @@ def train_from_labels(
         The history, a row an epoch.
     """
     out_dir = Path(out_dir)
-    asked = {"epochs": epochs, "seed": seed}
+    asked = {"backbone": backbone, "epochs": epochs, "seed": seed}
     if not _is_written(out_dir, asked):
         train, validation = _load_sources(data_dir)
         batches = mixed_batches(train, list(SOURCES.values()), seed)
@@ -244,7 +251,7 @@ def settle(model: keras.Model, batches: FaceBatches) -> None:
     model.set_weights(plain.get_weights())
 
 
-def _write(model: keras.Model, validation, out_dir: Path, asked: Mapping[str, int]) -> None:
+def _write(model: keras.Model, validation, out_dir: Path, asked: Mapping) -> None:
     """Calibrate a network and write it as the package ships weights."""
     X, y = validation
     before = predict(model, X)
@@ -263,13 +270,13 @@ def _write(model: keras.Model, validation, out_dir: Path, asked: Mapping[str, in
     )
 
 
-def _is_written(out_dir: Path, asked: Mapping[str, int]) -> bool:
+def _is_written(out_dir: Path, asked: Mapping) -> bool:
     """Whether a network's weights are in the folder, and were made as is now asked for."""
     card = out_dir / "open-data.json"
     if not card.is_file():
         return False
     made = json.loads(card.read_text())["recipe"]
-    if any(made[key] != value for key, value in asked.items()):
+    if any(made.get(key) != value for key, value in asked.items()):
         raise ValueError(
             f"{card} was made with {made}, not {dict(asked)}: train into an empty folder"
         )

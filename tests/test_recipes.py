@@ -54,6 +54,8 @@ def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path,
     teacher = whole[:1].drop(columns="run")
     pd.testing.assert_frame_equal(alone, teacher, rtol=1e-4)
     assert (tmp_path / "alone" / "open-data.weights.h5").is_file()
+    with pytest.raises(ValueError, match=r"open-data\.json was made with .*'backbone': 'compact'"):
+        recipes.train_from_labels(tmp_path / "alone", 1, seed=1000, backbone="deep")
 
     begin, left = _Progress.on_epoch_begin, [3, 2]
 
