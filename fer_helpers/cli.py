@@ -244,8 +244,16 @@ def predict(args) -> None:
         failed = int((table["error"] != "").sum())
         print(f"{len(table)} rows in {args.out}, {failed} with an error", file=sys.stderr)
     if args.json or not args.out:
-        brief = ["path", *(t for t in TASKS if t in table), "confidence", "error"]
-        _show(table if args.json else table[[c for c in brief if c in table]], args.json)
+        _show(table if args.json else _brief(table), args.json)
+
+
+def _brief(table):
+    """The answers, and how probable the emotion is: not the detector's confidence in a face."""
+    asked = [task for task in TASKS if task in table]
+    brief = table[["path", *asked, "error"]]
+    if "emotion" in asked:  # no photo with a face: no answer at all
+        brief.insert(2, "probability", table.filter(like="emotion_").max(axis=1))
+    return brief
 
 
 def multitask(args) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from skimage import data
 
 from fer_helpers.cli import main
 from fer_helpers.labels import TASKS
@@ -119,6 +120,20 @@ def test_predict_writes_the_documented_columns(capsys, tmp_path):
     assert {"gender_male", "race_Caucasian", "age_0-3", "error"} <= set(rows)
     assert rows["error"].isna().tolist() == [True, False]
     assert rows.loc[0, [f"emotion_{e}" for e in TASKS["emotion"]]].sum() == pytest.approx(1)
+
+
+def test_predict_prints_how_probable_the_emotion_is(capsys, tmp_path):
+    photo = tmp_path / "photo.png"
+    Image.fromarray(data.astronaut()).save(photo)
+    rows = json.loads(out_of(capsys, "predict", photo, "--figures", tmp_path, "--json"))
+    header, line = out_of(capsys, "predict", photo, "--figures", tmp_path).splitlines()
+    assert header.split() == ["path", "emotion", "probability", "error"]
+    probability = rows[0][f"emotion_{rows[0]['emotion']}"]
+    assert rows[0]["confidence"] > probability  # the detector's: not to be mistaken for it
+    assert line.split()[1:] == [rows[0]["emotion"], f"{probability:.3f}"]
+    (tmp_path / "empty.jpg").write_text("no picture")
+    header, line = out_of(capsys, "predict", tmp_path / "empty.jpg").splitlines()
+    assert header.split() == ["path", "error"]
 
 
 def test_attributes_stay_off_unless_asked_for(capsys, tmp_path):
