@@ -50,9 +50,7 @@ def _paper(x):
     return layers.BatchNormalization()(x)
 
 
-def _convolution(
-    x, filters: int, name: str, strides: int = 1, kernel: int = 3, gamma: str = "ones"
-):
+def _convolution(x, filters: int, name: str, strides: int = 1, kernel: int = 3):
     x = layers.Conv2D(
         filters,
         kernel,
@@ -63,7 +61,7 @@ def _convolution(
         name=name,
     )(x)
     # Short runs on small data need averages that follow quickly.
-    return layers.BatchNormalization(momentum=0.9, gamma_initializer=gamma, name=f"{name}_norm")(x)
+    return layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
 
 
 def _residual_block(x, filters: int, strides: int, place: str, name: str | None):
@@ -73,8 +71,9 @@ def _residual_block(x, filters: int, strides: int, place: str, name: str | None)
     if x.shape[-1] != filters:
         shortcut = _convolution(shortcut, filters, f"{place}_shortcut", kernel=1)
     x = layers.ReLU()(_convolution(x, filters, f"{place}_first", strides))
-    # A block begins as its shortcut, so a deep network begins as a shallow one.
-    x = _convolution(x, filters, f"{place}_second", gamma="zeros")
+    # Blocks that begin as nothing (a last scale of zero) are slow to start: 0.457 for 0.525
+    # on PublicTest after four epochs of the compact network, see pretrained/README.md.
+    x = _convolution(x, filters, f"{place}_second")
     return layers.ReLU(name=name)(layers.Add()([x, shortcut]))
 
 

@@ -351,13 +351,34 @@ def roofline(table: pd.DataFrame, limits: Mapping[str, float]) -> Figure:
     return figure
 
 
+def typical_faces(y: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """One face of each emotion: the one whose probability for its label is the median.
+
+    Neither the best nor the worst, so that pictures of them flatter nobody.
+
+    Parameters
+    ----------
+    y, probabilities
+        (N, 18), and what `predict` gave for the faces.
+
+    Returns
+    -------
+    dict
+        Emotion -> row; without those that no face is labelled with.
+    """
+    labels, typical = y[:, BLOCKS["emotion"]], {}
+    for index, name in enumerate(TASKS["emotion"]):
+        rows = np.flatnonzero(labels[:, index])
+        if len(rows):
+            ranked = rows[np.argsort(probabilities["emotion"][rows, index], kind="stable")]
+            typical[name] = int(ranked[len(ranked) // 2])
+    return typical
+
+
 def save_prediction_samples(
     images: np.ndarray, y: np.ndarray, probabilities: Mapping[str, np.ndarray], out_dir: str | Path
 ) -> list[Path]:
-    """Draw one typical face of each emotion with its prediction, to ``angry.png`` and so on.
-
-    Typical: of the faces with this label, the one whose probability for it is the median.
-    Neither the best nor the worst, so that the seven pictures flatter nobody.
+    """Draw the `typical_faces`, each with its prediction, to ``angry.png`` and so on.
 
     Parameters
     ----------
@@ -374,13 +395,8 @@ def save_prediction_samples(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     written = []
-    for index, (name, file) in enumerate(SAMPLE_FILES.items()):
-        rows = np.flatnonzero(y[:, BLOCKS["emotion"]][:, index])
-        if len(rows) == 0:
-            continue
-        ranked = rows[np.argsort(probabilities["emotion"][rows, index], kind="stable")]
-        typical = ranked[len(ranked) // 2]
-        figure = prediction(images[typical], probabilities["emotion"][typical], name)
-        save(figure, out_dir / file, dpi=120)
-        written.append(out_dir / file)
+    for name, row in typical_faces(y, probabilities).items():
+        figure = prediction(images[row], probabilities["emotion"][row], name)
+        written.append(out_dir / SAMPLE_FILES[name])
+        save(figure, written[-1], dpi=120)
     return written

@@ -171,19 +171,19 @@ somebody feels.
 def draw_picture(target: Path) -> None:
     """Draw the picture of README and index.md: faces of SAMPLE and what the network says."""
     from fer_helpers import load_data, load_model, plots, predict
-    from fer_helpers.labels import BLOCKS, TASKS
+    from fer_helpers.labels import TASKS
 
     X, y = load_data("SAMPLE", "test")
-    labels = y[:, BLOCKS["emotion"]].argmax(axis=1)
-    chosen = [int((labels == emotion).argmax()) for emotion in range(7)]
-    chances = predict(load_model("SAMPLE"), X[chosen])["emotion"]
-    names = TASKS["emotion"]
+    probabilities = predict(load_model("SAMPLE"), X)
+    typical = plots.typical_faces(y, probabilities)
+    names, rows = TASKS["emotion"], list(typical.values())
     words = [
         f"{name} →\n{names[row.argmax()]} {row.max():.0%}"
-        for name, row in zip(names, chances, strict=True)
+        for name, row in zip(typical, probabilities["emotion"][rows], strict=True)
     ]
     plots.use_style()
-    figure = plots.faces(X[chosen], words, columns=7, title="What was drawn → what is read in it")
+    title = "A typical face of each: what was drawn → what is read in it"
+    figure = plots.faces(X[rows], words, columns=7, title=title)
     plots.save(figure, target)
 
 

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -131,3 +132,23 @@ def test_contributing_knows_every_module():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     for path in (ROOT / "fer_helpers").glob("[a-z]*.py"):
         assert f"`{path.name}`" in text, f"CONTRIBUTING.md: the house lacks {path.name}"
+
+
+def test_card_readme_and_stored_audit_are_about_the_same_weights():
+    card = (ROOT / "fer_helpers" / "pretrained" / "README.md").read_text()
+    stored = pd.read_csv(ROOT / "data" / "results" / "utkface_groups.csv")
+    rows = re.findall(r"^\| ([\w-]+\+?) \| ([\d,]+) \|(.*)\|(.*)\|(.*)\|$", card, re.M)
+    figures = {group: cells for group, _, *cells in rows if any("(" in cell for cell in cells)}
+    single = stored[stored["group"].isin(figures) & (stored["task"] != stored["by"])]
+    assert len(single) == 2 * 2 + 3 * 2 + 5 * 2
+    for row in single.itertuples():
+        said = figures[row.group][["gender", "race", "age"].index(row.task)]
+        numbers = [float(number) for number in re.findall(r"[\d.]+", said)]
+        # Rounded twice: to five places in the table, to three in the card.
+        assert numbers == pytest.approx([row.accuracy, row.low, row.high], abs=6e-4), row
+
+    readme = (ROOT / "README.md").read_text()
+    heads = re.findall(r"^\| (\w+).*? ([\d.]+) \(([\d.]+–[\d.]+)\) \| [\d.]+ \|$", readme, re.M)
+    assert [head for head, *_ in heads] == ["emotion", "gender", "race", "age"]
+    for _, *said in heads:
+        assert all(figure in card for figure in said), said
