@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import fer_helpers
-from fer_helpers.labels import OUTPUTS
+from fer_helpers.batches import batches_of
+from fer_helpers.labels import OUTPUTS, encode_labels
 from fer_helpers.model import BACKBONES, CalibratedSoftmax, build_model, get_model, load_model
+from fer_helpers.training import compile_model
 
 SMALL = (4, 4, 8, 8)
 
@@ -57,6 +59,19 @@ def test_residual_networks_have_their_blocks(backbone, blocks, weights, pixels):
     assert sum(isinstance(layer, keras.layers.Add) for layer in model.layers) == blocks
     assert model.count_params() == pytest.approx(weights, rel=0.05)
     assert model.get_layer("stem").output.shape[1] == pixels
+
+
+def test_every_kernel_learns_from_the_first_step():
+    """A block whose last scale begins at zero passes no gradient to what stands before it."""
+    model = build_model(widths=(4, 8), augment=False)
+    kernels = [variable for variable in model.trainable_variables if variable.name == "kernel"]
+    before = [keras.ops.convert_to_numpy(kernel) for kernel in kernels]
+    compile_model(model, optimizer=keras.optimizers.SGD(0.1))
+    X = np.random.default_rng(0).integers(0, 256, (16, 48, 48, 1), dtype=np.uint8)
+    y = encode_labels({task: np.arange(16) % 3 for task in OUTPUTS})
+    model.train_on_batch(*batches_of(X, y, 16)[0])
+    for kernel, old in zip(kernels, before, strict=True):
+        assert np.abs(keras.ops.convert_to_numpy(kernel) - old).max() > 0, kernel.path
 
 
 def test_compact_may_have_fewer_stages():
