@@ -29,7 +29,7 @@ def run(notebook: Path, target: Path, parameters: dict) -> None:
         cwd=HERE,
         kernel_name="python3",
         progress_bar=False,
-        # A kernel that is stopped while busy logs KeyboardInterrupt as an error; cells raise theirs.
+        # A kernel that is stopped while busy logs that as an error; cells raise theirs.
         extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
     )
 
