@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from fer_helpers.labels import DATASETS, TASKS
@@ -32,6 +33,11 @@ def _show(rows, as_json: bool) -> None:
         print(json.dumps(json.loads(frame.to_json(orient="records")), indent=1))
     else:
         print(frame.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+
+
+def _write_csv(rows, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(path, index=False, errors="surrogateescape")  # names of files may be any bytes
 
 
 def _positive(word: str) -> int:
@@ -75,6 +81,8 @@ def data(args) -> None:
 
 def train(args) -> None:
     if args.distributed:
+        if not find_spec("jax"):
+            raise ValueError("--distributed runs on JAX: pip install 'fer-helpers[jax]'")
         os.environ.setdefault("KERAS_BACKEND", "jax")
         from fer_helpers.distributed import joined, read_settings
 
@@ -98,6 +106,12 @@ def _train(args) -> None:
             ) from None
     out = args.out or Path("results") / (args.recipe or args.dataset)
     if args.recipe:
+        for option in ("start", "batch_size", "loss_weights"):
+            if getattr(args, option):
+                raise ValueError(
+                    f"--{option.replace('_', '-')} does not go with --recipe, which sets it: "
+                    "leave one of them out"
+                )
         from fer_helpers.recipes import RECIPES
 
         given = {"epochs": args.epochs, "backbone": args.backbone}
@@ -112,7 +126,7 @@ def _train(args) -> None:
         data_dir=args.data_dir,
         seed=args.seed,
         backbone=args.backbone,
-        batch_size=args.batch_size,
+        batch_size=args.batch_size or 32,
         loss_weights=weights,
         start=args.start,
     )
@@ -137,11 +151,13 @@ def evaluate(args) -> None:
     if args.predictions:
         rows = prediction.prediction_table(faces.paths, probabilities, attributes=True)
         rows["error"] = ""
-        rows.to_csv(args.predictions, index=False)
-    original = ~_copies_of_training(args, faces)
-    unseen = evaluation.accuracy_table(
-        faces.labels[original], {task: p[original] for task, p in probabilities.items()}
-    )
+        _write_csv(rows, args.predictions)
+    copies = _copies_of_training(args, faces)
+    unseen = None
+    if copies is not None:
+        unseen = evaluation.accuracy_table(
+            faces.labels[~copies], {task: p[~copies] for task, p in probabilities.items()}
+        )
     recalls = {
         task: evaluation.class_table(faces.labels, probabilities, task) for task in table.index
     }
@@ -159,8 +175,8 @@ def evaluate(args) -> None:
             "split": args.split,
             "images": len(faces),
             "views": args.views,
-            "copies_of_training_images": int((~original).sum()),
-            "without_copies": unseen.to_dict("index"),
+            "copies_of_training_images": None if copies is None else int(copies.sum()),
+            "without_copies": None if copies is None else unseen.to_dict("index"),
             "tasks": {
                 task: row | {"recall": recalls[task]["recall"].dropna().to_dict()}
                 for task, row in table.to_dict("index").items()
@@ -170,8 +186,10 @@ def evaluate(args) -> None:
         print(json.dumps(report, indent=1))
         return
     _show(table, False)
-    if not original.all():
-        print(f"\nWithout {(~original).sum()} exact copies of training images:")
+    if copies is None:
+        print("\nCopies of training images: not looked for, see above.")
+    elif copies.any():
+        print(f"\nWithout {copies.sum()} exact copies of training images:")
         _show(unseen, False)
     for recall in recalls.values():
         print()
@@ -190,13 +208,14 @@ def audit(args) -> None:
     faces = read_dataset(args.dataset, args.split, data_dir=args.data_dir)
     probabilities = prediction.predict(network, faces.images)
     table = evaluation.audit(faces.labels, probabilities, args.smallest)
+    if table.empty and evaluation.labelled(faces.labels, "age").any():
+        raise ValueError(f"no group of {args.dataset} has {args.smallest} faces: lower --smallest")
     if table.empty:
         raise ValueError(
             f"{args.dataset} has no labels for gender, race or age, so it has no groups to compare"
         )
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        table.round(5).to_csv(args.out, index=False)
+        _write_csv(table.round(5), args.out)
         print(f"{len(table)} rows in {args.out}", file=sys.stderr)
     if args.card:
         args.card.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +234,7 @@ def audit(args) -> None:
 
 
 def _copies_of_training(args, faces):
-    """Which of the faces also stand, pixel by pixel, in the training part, if that is there."""
+    """Which of the faces also stand, pixel by pixel, in the training part; None: who can say."""
     import numpy as np
 
     from fer_helpers.datasets import read_dataset
@@ -223,8 +242,12 @@ def _copies_of_training(args, faces):
 
     whole = read_dataset(args.dataset, data_dir=args.data_dir)
     training = np.isin(whole.parts, TRAINING_PARTS)
-    if np.isin(faces.parts, TRAINING_PARTS).any() or not training.any():
-        return np.zeros(len(faces), bool)
+    if np.isin(faces.parts, TRAINING_PARTS).any():
+        print("note: training faces are scored, too: that is no test", file=sys.stderr)
+        return None
+    if not training.any():
+        print("note: no training part here to look for copies in", file=sys.stderr)
+        return None
     return find_copies(faces.images, whole.images[training])
 
 
@@ -240,7 +263,7 @@ def predict(args) -> None:
         # A picture for each photo that was named; a folder of thousands is for the table.
         _draw_photos(table, [file for file in files if file in args.paths], args.figures)
     if args.out:
-        table.to_csv(args.out, index=False)
+        _write_csv(table, args.out)
         failed = int((table["error"] != "").sum())
         print(f"{len(table)} rows in {args.out}, {failed} with an error", file=sys.stderr)
     if args.json or not args.out:
@@ -257,7 +280,9 @@ def _brief(table):
 
 
 def multitask(args) -> None:
-    from fer_helpers.multitask import ARMS, EPOCHS, FACES, compare, study
+    import pandas as pd
+
+    from fer_helpers.multitask import ALONE, ARMS, EPOCHS, FACES, compare, study
 
     runs = study(
         args.out,
@@ -268,7 +293,11 @@ def multitask(args) -> None:
         args.backbone,
         args.data_dir,
     )
-    _show(compare(runs[runs["backbone"] == args.backbone]).round(4), args.json)
+    asked = {"backbone": args.backbone, "epochs": args.epochs or EPOCHS}
+    runs = runs[(runs[list(asked)] == pd.Series(asked)).all(axis=1)]
+    runs = runs[runs["faces"] == (args.faces or FACES)]
+    # One arm run anew has nothing to be compared with where its table holds no other.
+    _show(compare(runs).round(4) if ALONE in set(runs["arm"]) else runs, args.json)
 
 
 def _draw_photos(table, files: list[Path], folder: Path) -> None:
@@ -353,7 +382,8 @@ def _parser() -> argparse.ArgumentParser:
         "--recipe",
         choices=("open-data", "from-labels"),
         help="train on FER and UTKFACE together: open-data makes the shipped weights again and "
-        "wants a GPU; from-labels does without its teachers",
+        "wants a GPU; from-labels does without its teachers. A recipe sets its own batches and "
+        "losses",
     )
     sub.add_argument(
         "--epochs",
@@ -368,19 +398,20 @@ def _parser() -> argparse.ArgumentParser:
         help="folder for model.keras and history.csv (default results/DATASET, results/RECIPE)",
     )
     sub.add_argument("--backbone", help=backbone_help)
-    sub.add_argument("--batch-size", type=int, default=32, help="images a batch (default 32)")
+    sub.add_argument("--batch-size", type=_positive, help="images a batch (default 32)")
     sub.add_argument(
         "--loss-weights",
         nargs="+",
         metavar="TASK=W",
-        help="weights of the losses, the paper's by default: emotion=2 gender=0.1 race=1.5 age=4",
+        help="weights of the losses; those not named keep the paper's: emotion=2 gender=0.1 "
+        "race=1.5 age=4",
     )
 
     several = sub.add_argument_group(
         "several machines",
         "The same command on each, with its own --rank, and an --out that all of them see. "
-        "Runs on JAX; --batch-size is that of all together. Several GPUs of one machine are "
-        "used without it.",
+        "Runs on JAX; --batch-size is that of all together. On TensorFlow, several GPUs of one "
+        "machine are used without it.",
     )
     several.add_argument("--distributed", action="store_true", help="train together")
     several.add_argument(

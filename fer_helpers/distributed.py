@@ -123,7 +123,7 @@ def joined(address: str, processes: int, rank: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_all_gpus() -> Iterator[None]:
-    """Networks built inside are trained on all GPUs of this machine, if there are several."""
+    """Networks built and compiled inside are trained on all GPUs of this machine, if several."""
     if keras.backend.backend() != "tensorflow":
         yield
         return

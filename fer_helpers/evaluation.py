@@ -9,6 +9,7 @@ from fairlearn.metrics import MetricFrame, count
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
+from scipy.stats import t
 from sklearn import metrics
 
 from fer_helpers.labels import BLOCKS, TASKS
@@ -125,6 +126,11 @@ def group_table(
     smallest
         Groups with fewer faces are left out: their figures would be chance.
 
+    Raises
+    ------
+    ValueError
+        A task that does not exist.
+
     Returns
     -------
     pandas.DataFrame
@@ -133,6 +139,9 @@ def group_table(
         that of the best group, with ``gap_low`` and ``gap_high`` (95 %, Newcombe 1998).
     """
     by = [by] if isinstance(by, str) else list(by)
+    for name in (task, *by):
+        if name not in TASKS:
+            raise ValueError(f"unknown task {name!r}: choose from {', '.join(TASKS)}")
     rows = np.logical_and.reduce([labelled(y, name) for name in (task, *by)])
     chances = np.asarray(probabilities[task])[rows]
     true, predicted = true_and_predicted(y[rows], {task: chances}, task)
@@ -218,8 +227,45 @@ def audit(
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
+def _pairs(ours: ArrayLike, theirs: ArrayLike) -> np.ndarray:
+    """Ours minus theirs, pair by pair, float64."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    if ours.shape != theirs.shape or ours.ndim != 1 or len(ours) == 0:
+        raise ValueError(f"pairs wanted, not arrays of shapes {ours.shape} and {theirs.shape}")
+    return ours - theirs
+
+
+def paired_interval(ours: ArrayLike, theirs: ArrayLike) -> dict[str, float]:
+    """Mean difference of paired figures, with the 95 % interval of the paired t-test.
+
+    Right for a handful of pairs, where `paired_bootstrap` is too narrow, as long as their
+    differences are about normally distributed.
+
+    Parameters
+    ----------
+    ours, theirs
+        (N,) figures that belong together pair by pair, such as accuracies of two arms with the
+        same seed.
+
+    Returns
+    -------
+    dict
+        ``n``, ``difference`` (ours minus theirs), ``low``, ``high``; the last two NaN for a
+        single pair.
+
+    Raises
+    ------
+    ValueError
+        Different lengths, or no pairs.
+    """
+    difference = _pairs(ours, theirs)
+    n, mean = len(difference), difference.mean()
+    half = t.ppf(0.975, n - 1) * difference.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+    return {"n": n, "difference": mean, "low": mean - half, "high": mean + half}
+
+
 def paired_bootstrap(
-    ours: np.ndarray, theirs: np.ndarray, draws: int = 10_000, seed: int = 0
+    ours: ArrayLike, theirs: ArrayLike, draws: int = 10_000, seed: int = 0
 ) -> dict[str, float]:
     """Mean difference of paired figures, with a 95 % bootstrap interval (Efron 1979).
 
@@ -236,22 +282,21 @@ def paired_bootstrap(
     -------
     dict
         ``n``, ``difference`` (ours minus theirs), ``low``, ``high``. With fewer than some ten
-        pairs the interval is too narrow.
+        pairs the interval is too narrow: `paired_interval`.
 
     Raises
     ------
     ValueError
         Different lengths, or no pairs.
     """
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    if ours.shape != theirs.shape or ours.ndim != 1 or len(ours) == 0:
-        raise ValueError(f"pairs wanted, not arrays of shapes {ours.shape} and {theirs.shape}")
-    difference = ours - theirs
-    # Drawing n pairs with replacement: how often each comes up.
-    counts = np.random.default_rng(seed).multinomial(
-        len(difference), np.full(len(difference), 1 / len(difference)), size=draws
-    )
-    low, high = np.quantile(counts @ difference / len(difference), (0.025, 0.975))
+    difference = _pairs(ours, theirs)
+    generator, n = np.random.default_rng(seed), len(difference)
+    # Drawing n pairs with replacement: how often each comes up. In parts, as all draws of many
+    # thousand pairs would not fit into memory.
+    parts = [min(100, draws - start) for start in range(0, draws, 100)]
+    counts = (generator.multinomial(n, np.full(n, 1 / n), size=part) for part in parts)
+    means = np.concatenate([count @ difference / n for count in counts])
+    low, high = np.quantile(means, (0.025, 0.975))
     return {
         "n": len(difference),
         "difference": float(difference.mean()),
@@ -301,13 +346,15 @@ def expected_calibration_error(
 ) -> float:
     """Mean gap between confidence and accuracy over the bins of `reliability`, 0 to 1.
 
-    The measure of Guo et al. (2017), with their 15 bins.
+    The measure of Guo et al. (2017), with their 15 bins; NaN for no faces.
     """
     hit = probabilities.argmax(axis=1) == true
     return _calibration_error(probabilities.max(axis=1), hit, bins)
 
 
 def _calibration_error(confidence: np.ndarray, hit: np.ndarray, bins: int = 15) -> float:
+    if len(hit) == 0:
+        return np.nan
     table = _bins(confidence, hit, bins)
     return float(np.average((table.confidence - table.accuracy).abs(), weights=table.n))
 

@@ -5,7 +5,9 @@ What is exported is inference alone: grey images (N, 48, 48, 1) as float32 with 
 file is left behind that does not give what Keras gives.
 """
 
+import functools
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -79,28 +81,27 @@ def export(
     # Spread over the data: their order may follow the classes.
     ranges = X[np.linspace(0, len(X) - 1, min(CHECKED, len(X))).astype(int)] if int8 else None
     wanted = predict(model, X_val)
-    found = {}
 
-    def write_and_compare(file: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / path.name
         with _quiet():
             WRITERS[form](model, file, ranges)
-        found.update(run_exported(load_exported(file), X_val))
+        found = run_exported(load_exported(file), X_val)
         gap = _difference(wanted, found)
         if not int8 and not gap <= TOLERANCE:
             raise ValueError(
                 f"{path} would give probabilities up to {gap:.2g} from Keras' on {len(X_val)} "
                 f"images, more than {TOLERANCE:g}: it was not written"
             )
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, write_and_compare)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, functools.partial(shutil.copyfile, file))
     before, after = (accuracy_table(y_val, p)["accuracy"] for p in (wanted, found))
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
         "float32_bytes": 4 * model.count_params(),
         "images": len(X_val),
-        "difference": _difference(wanted, found),
+        "difference": gap,
         "accuracy": {
             task: {"keras": float(before[task]), "exported": float(after[task])}
             for task in before.index

@@ -22,8 +22,8 @@ _PRETRAINED = {"SAMPLE": "sample", "FER": "open-data", "UTKFACE": "open-data"}
 class CalibratedSoftmax(layers.Layer):
     """Softmax of the logits divided by a temperature (Guo et al. 2017).
 
-    The temperature is a weight that training leaves at 1. It is set afterwards so that
-    confidence matches accuracy, and travels with the weights into every file and export.
+    The temperature is a weight that training does not touch. `calibrate` sets it afterwards,
+    so that confidence matches accuracy; it travels with the weights into every file and export.
     """
 
     def build(self, input_shape):
@@ -156,7 +156,9 @@ def get_model(
         2110.15028. Shipped weights bring their own, ``"deep"`` for FER and UTKFACE,
         ``"compact"`` for SAMPLE.
     augment
-        Begin with a `RandomFace` layer, which changes the images while training.
+        Begin an untrained network with a `RandomFace` layer, which changes the images while
+        training. Shipped weights are as they were trained: with it for FER and UTKFACE,
+        without for SAMPLE.
 
     Returns
     -------
@@ -268,7 +270,8 @@ def load_model(weights: str | Path) -> keras.Model:
     FileNotFoundError
         No such file, or no such shipped weights.
     ValueError
-        The file is not a Keras model, or its heads are not the four of this package.
+        The file is not a Keras model, or its heads are not the four of this package, in
+        their order.
     """
     if str(weights) in DATASETS:
         return get_model(pretrained=True, dataset_name=str(weights))
@@ -285,11 +288,13 @@ def load_model(weights: str | Path) -> keras.Model:
     except Exception as error:
         # Keras raises whatever its parsers do (zip, JSON, HDF5) on a file that is not whole.
         raise ValueError(f"{path} cannot be read as a Keras model: {error}") from error
-    wanted = {OUTPUTS[task]: (None, len(classes)) for task, classes in TASKS.items()}
-    found = {
-        name: tuple(output.shape)
+    wanted = [(OUTPUTS[task], (None, len(classes))) for task, classes in TASKS.items()]
+    if not isinstance(model, keras.Model) or not hasattr(model, "outputs"):
+        raise ValueError(f"{path} is no functional model, with named inputs and outputs")
+    found = [
+        (name, tuple(output.shape))
         for name, output in zip(model.output_names, model.outputs, strict=True)
-    }
+    ]
     if found != wanted:
         raise ValueError(f"{path} has outputs {found}, but this package needs {wanted}")
     return model

@@ -5,7 +5,7 @@ number of steps and of emotion faces; they differ in the losses alone, and the a
 head alone has no faces without emotion in its batches.
 """
 
-import os
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fer_helpers.backend import keras
 from fer_helpers.batches import batches_of, mixed_batches
-from fer_helpers.evaluation import accuracy_table, paired_bootstrap
+from fer_helpers.evaluation import accuracy_table, paired_interval
 from fer_helpers.labels import OUTPUTS, TASKS
 from fer_helpers.losses import MaskedCrossentropy, weigh_by_uncertainty
 from fer_helpers.model import build_model
@@ -26,13 +26,16 @@ from fer_helpers.training import (
     compile_model,
     labelled_tasks,
     load_training_data,
+    replace_file,
 )
 
 EQUAL = dict.fromkeys(TASKS, 1.0)
 
+ALONE = "emotion alone"  # what the other arms are compared with
+
 # Arm -> weights of the losses; None: learned.
 ARMS = {
-    "emotion alone": {"emotion": 1.0},
+    ALONE: {"emotion": 1.0},
     "paper's weights": PAPER_LOSS_WEIGHTS,
     "equal weights": EQUAL,
     "emotion first": {"emotion": 1.0, "gender": 0.2, "race": 0.2, "age": 0.3},
@@ -111,6 +114,8 @@ def study(
 ) -> pd.DataFrame:
     """Train every arm with every seed, leaving out the runs that stand in the table.
 
+    A run is known by its arm, backbone, seed, epochs and number of faces.
+
     Parameters
     ----------
     csv
@@ -144,15 +149,16 @@ def study(
     X, y = (np.concatenate(arrays) for arrays in zip(*[part for _, part in parts], strict=True))
     chosen = np.sort(np.random.default_rng(0).permutation(len(train[0][0]))[:faces])
     train[0] = tuple(array[chosen] for array in train[0])
-    wanted = [{"arm": arm, "backbone": backbone, "seed": seed} for seed in seeds for arm in arms]
+    size = {"epochs": epochs, "faces": len(train[0][0])}
+    wanted = [
+        {"arm": arm, "backbone": backbone, "seed": seed} | size for seed in seeds for arm in arms
+    ]
     for run in tqdm(wanted, desc="runs", unit="run"):
         if len(table) and (table[list(run)] == pd.Series(run)).all(axis=1).any():
             continue
         model = train_arm(run["arm"], run["seed"], train, epochs, backbone)
         scores = accuracy_table(y, predict(model, X))
         row = run | {
-            "epochs": epochs,
-            "faces": len(train[0][0]),
             "public_emotion_accuracy": scores.accuracy["emotion"],
             "public_emotion_ece": scores.ece["emotion"],
         }
@@ -160,9 +166,7 @@ def study(
             row[f"{task}_accuracy"] = scores.accuracy[task]
         table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
         csv.parent.mkdir(parents=True, exist_ok=True)
-        beside = csv.with_name(f".writing-{csv.name}")
-        table.round(5).to_csv(beside, index=False)
-        os.replace(beside, csv)
+        replace_file(csv, functools.partial(table.round(5).to_csv, index=False))
     return table
 
 
@@ -172,7 +176,7 @@ def compare(runs: pd.DataFrame, column: str = "public_emotion_accuracy") -> pd.D
     Parameters
     ----------
     runs
-        As `study` gives them, of one backbone.
+        As `study` gives them, of one backbone, one number of epochs and one of faces.
     column
         What is compared.
 
@@ -180,14 +184,21 @@ def compare(runs: pd.DataFrame, column: str = "public_emotion_accuracy") -> pd.D
     -------
     pandas.DataFrame
         Index arm; ``n`` seeds that both have, ``mean`` of the arm, and ``difference``, ``low``
-        and ``high`` of `paired_bootstrap`.
+        and ``high`` of `paired_interval`.
+
+    Raises
+    ------
+    ValueError
+        No run of the emotion head alone.
     """
+    if ALONE not in set(runs["arm"]):
+        raise ValueError(f"no run of {ALONE!r} to compare with: train that arm, too")
     table = runs.pivot(index="seed", columns="arm", values=column)
     rows = {}
     for arm in [arm for arm in ARMS if arm in table]:
-        both = table[arm].notna() & table["emotion alone"].notna()
-        ours, theirs = table.loc[both, arm], table.loc[both, "emotion alone"]
-        rows[arm] = paired_bootstrap(ours, theirs) | {"mean": ours.mean()}
+        both = table[arm].notna() & table[ALONE].notna()
+        ours, theirs = table.loc[both, arm], table.loc[both, ALONE]
+        rows[arm] = paired_interval(ours, theirs) | {"mean": ours.mean()}
     columns = ["n", "mean", "difference", "low", "high"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("arm")
 

@@ -67,8 +67,8 @@ def faces(
     images: np.ndarray, titles: Sequence[str] = (), columns: int = 8, title: str = ""
 ) -> Figure:
     """A sheet of (N, H, W, 1) faces, in rows of `columns`, each with its title."""
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
+    columns = max(min(columns, len(images)), 1)
+    rows = max(-(-len(images) // columns), 1)
     height = 1.35 if len(titles) else 1.1
     figure, grid = plt.subplots(
         rows, columns, figsize=(1.1 * columns, height * rows + 0.3), squeeze=False
@@ -256,7 +256,7 @@ def arms(runs: pd.DataFrame, comparison: pd.DataFrame, column: str, label: str) 
         others["difference"], range(1, len(names)), xerr=reach, fmt="o", color=COLOURS[0]
     )
     right.axvline(0, color="grey", linestyle="--", linewidth=1)
-    right.set(title=f"difference to {names[0]}", xlabel=f"{label}, 95 % bootstrap")
+    right.set(title=f"difference to {names[0]}", xlabel=f"{label}, 95 % interval")
     return figure
 
 
@@ -280,7 +280,14 @@ def groups(table: pd.DataFrame, title: str, column: str = "accuracy") -> Figure:
         As `fer_helpers.group_table` gives it.
     title, column
         What stands above, and which column is shown.
+
+    Raises
+    ------
+    ValueError
+        No group in the table.
     """
+    if table.empty:
+        raise ValueError(f"{title}: no group has faces enough to be shown")
     names = [", ".join(name) if isinstance(name, tuple) else name for name in table.index]
     place = np.arange(len(table))
     figure, axes = plt.subplots(figsize=(6, 0.3 * len(table) + 1.2))

@@ -77,6 +77,7 @@ def predict(
         raise ValueError(f"views must be one of {VIEWS}, not {views!r}")
     if images.ndim != 4 or images.shape[1:] != model.input_shape[1:]:
         raise ValueError(f"images must be (N, *{model.input_shape[1:]}), not {images.shape}")
+    places = {task: model.output_names.index(output) for task, output in OUTPUTS.items()}
     parts = {task: [] for task in TASKS}
     for start in tqdm(range(0, len(images), batch_size), desc="predicting", delay=2, leave=False):
         batch = np.asarray(images[start : start + batch_size])
@@ -86,8 +87,8 @@ def predict(
             # A last batch of another size would make the backend compile once more.
             batch = np.resize(batch, (batch_size, *batch.shape[1:]))
         outputs = [model.predict_on_batch(view) for view in _views(batch, views)]
-        for index, task in enumerate(TASKS):
-            parts[task].append(np.mean([view[index] for view in outputs], axis=0)[:count])
+        for task, place in places.items():
+            parts[task].append(np.mean([view[place] for view in outputs], axis=0)[:count])
     empty = {task: np.zeros((0, len(classes)), np.float32) for task, classes in TASKS.items()}
     return {task: np.concatenate([empty[task], *parts[task]]) for task in TASKS}
 
@@ -215,6 +216,8 @@ def predict_crops(
 ) -> pd.DataFrame:
     """Predict files that each hold one cropped face, of any size, grey or colour.
 
+    A picture that is not square is squeezed into one.
+
     Returns
     -------
     pandas.DataFrame
@@ -223,6 +226,7 @@ def predict_crops(
     """
     if attributes:
         note(ATTRIBUTES)
+    _read_heic_too()
     tables = []
     for start in tqdm(range(0, len(paths), batch_size), desc="reading", delay=2, leave=False):
         batch = paths[start : start + batch_size]
@@ -236,6 +240,8 @@ def predict_crops(
         table["path"] = [str(path) for path in batch]
         table["error"] = ["" if isinstance(crop, np.ndarray) else crop for crop in crops]
         tables.append(table)
+    if not tables:
+        raise ValueError("no picture to predict")
     return pd.concat(tables, ignore_index=True)
 
 
@@ -270,6 +276,8 @@ def predict_photos(
             table = pd.DataFrame([{}])
         table.insert(0, "path", str(path))
         tables.append(table.assign(error=error))
+    if not tables:
+        raise ValueError("no photo to predict")
     table = pd.concat(tables, ignore_index=True)
     return table[[name for name in table if name != "error"] + ["error"]]
 
@@ -324,7 +332,7 @@ def open_photo(source: str | Path | bytes) -> Image.Image:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                return ImageOps.exif_transpose(eight_bit(image)).convert("RGB")
+                return eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
         except Image.UnidentifiedImageError:
             raise ValueError(f"{name} is not an image, whatever its name says") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -344,6 +352,11 @@ def _read_heic_too() -> None:
 
 @cache
 def _detector():
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "faces are found by MTCNN, which needs TensorFlow: set KERAS_BACKEND=tensorflow, or "
+            "give crops that hold one face each (--no-detect)"
+        )
     from mtcnn import MTCNN
 
     return MTCNN()
@@ -371,6 +384,11 @@ def find_faces(
     boxes
         DataFrame of F rows: ``left``, ``top``, ``right``, ``bottom`` in pixels of the photo,
         ``confidence``.
+
+    Raises
+    ------
+    ValueError
+        Keras runs on another backend than TensorFlow.
     """
     if isinstance(photo, np.ndarray):
         photo = Image.fromarray(photo)

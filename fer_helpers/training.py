@@ -253,7 +253,7 @@ def _replay(watchers: list[keras.callbacks.Callback], model: keras.Model, histor
     model.stop_training = False
     if not watchers:
         return
-    rate = float(model.optimizer.learning_rate)
+    rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
     for watcher in watchers:
         watcher.set_model(model)
         watcher.on_train_begin()
@@ -436,7 +436,8 @@ def train(
     Raises
     ------
     ValueError
-        The weights to start from have another backbone than the one asked for.
+        The weights to start from have another backbone than the one asked for, or every
+        task that the data have labels for has a loss of weight 0.
 
     Returns
     -------
@@ -450,19 +451,29 @@ def train(
     begin = load_model(start) if start is not None else None
     if begin and backbone not in (None, begin.name):
         raise ValueError(f"{start} holds a {begin.name!r} network, but {backbone!r} is asked for")
-    keras.utils.set_random_seed(seed)
     tasks = labelled_tasks(y)
-    with on_all_gpus(), dtype_policy(choose_precision()):
-        # Drawn faces vary by themselves, in all that the augmentation would change.
-        model = get_model(
-            backbone=begin.name if begin else backbone or "compact",
-            augment=dataset_name != "SAMPLE",
+    if not any(loss_weights.get(task, 0) for task in tasks):
+        raise ValueError(
+            f"{dataset_name} has labels for {', '.join(tasks)} only, whose losses weigh 0: "
+            "nothing would be trained"
         )
-    optimizer = None
-    if begin:
-        model.set_weights(begin.get_weights())
-        optimizer = keras.optimizers.Adam(FINE_TUNING_RATE)
-    compile_model(model, loss_weights, tasks, optimizer)
+    keras.utils.set_random_seed(seed)
+    with on_all_gpus():  # all that has numbers: the network, and the optimizer's own
+        with dtype_policy(choose_precision()):
+            # Drawn faces vary by themselves, in all that the augmentation would change.
+            model = get_model(
+                backbone=begin.name if begin else backbone or "compact",
+                augment=dataset_name != "SAMPLE",
+            )
+        optimizer = None
+        if begin:
+            model.set_weights(begin.get_weights())
+            for output in OUTPUTS.values():  # they fitted the faces that it has learnt from
+                model.get_layer(output).temperature.assign(1.0)
+            optimizer = keras.optimizers.Adam(FINE_TUNING_RATE)
+        compile_model(model, loss_weights, tasks, optimizer)
+        # Here, since what is built later, to go on with a run, would be on one device alone.
+        model.optimizer.build(model.trainable_variables)
     return fit(
         model,
         batches_of(X, y, batch_size, True, seed=seed),

@@ -88,8 +88,9 @@ def bar(path: Path, paths: list[Path]) -> str:
 def times(path: Path, cells: list) -> str:
     """How long it takes."""
     seconds = SECONDS[path.name[:2]]
-    run = "under a minute" if seconds < 55 else f"about {max(round(seconds / 60), 1)} minutes"
-    run = run.replace("1 minutes", "a minute")
+    run = f"about {seconds / 60:.0f} minutes"
+    if seconds < 90:
+        run = "under a minute" if seconds < 55 else "about a minute"
     return f"About {minutes(cells)} minutes to read, {run} to run on two processor cores."
 
 

@@ -85,6 +85,9 @@ def test_card_has_every_figure_and_says_what_is_missing(results):
     assert "four faces" in card
     assert "| emotion | 400 | " + f"{right.mean():.3f}" in card
     assert "for female, 0-3 (gap" in card
+    # Between the classes of the head itself it would be a recall.
+    widest = card[card.index("Widest gaps") :]
+    assert "- gender:" not in widest or "for male, " in widest
     assert "no labels for race" in card
     assert "Each class of race" not in card
     assert "Art. 5(1)(f)" in card

@@ -104,6 +104,8 @@ def test_evaluate_reads_a_lone_part_and_writes_a_row_an_image(capsys, private_te
         .map({"angry": "anger", "happy": "happiness"})
     ).mean()
     assert report["tasks"]["emotion"]["accuracy"] == pytest.approx(share)
+    # No training part to compare with: not "no copies".
+    assert report["copies_of_training_images"] is report["without_copies"] is None
 
 
 def test_predict_writes_the_documented_columns(capsys, tmp_path):
@@ -160,6 +162,8 @@ def test_visualize_draws_seven_samples(capsys, small_sample, tmp_path):
         (["predict", "nowhere.jpg", "--weights", "SAMPLE"], "no file or folder nowhere.jpg"),
         (["train", "--loss-weights", "age"], "TASK=NUMBER"),
         (["train", "--loss-weights", "mood=1"], "unknown task 'mood'"),
+        (["train", "--recipe", "open-data", "--start", "FER"], "--start does not go with"),
+        (["train", "--recipe", "open-data", "--batch-size", "8"], "--batch-size does not go"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(capsys, monkeypatch, tmp_path, words, message):

@@ -697,6 +697,33 @@ def test_worker_processes_give_the_same_in_order(tmp_path, monkeypatch):
     assert len(names) == 22
 
 
+def test_a_picture_stands_as_its_camera_held_it(tmp_path):
+    pixels = np.zeros((48, 48), np.uint8)
+    pixels[:24] = 255  # bright above
+    picture = Image.fromarray(pixels)
+    lying = Image.Exif()
+    lying[274] = 6  # to be turned a quarter clockwise
+    for name in ("a.jpg", "b.png"):
+        picture.save(tmp_path / name, exif=lying)
+        (face,) = files.decode([(tmp_path / name).read_bytes()], 48)
+        assert face[:, 30:].mean() > 250, name
+        assert face[:, :18].mean() < 5, name
+
+
+def test_pixels_of_which_nobody_knows_how_bright_they_are(tmp_path):
+    for name, pixels in {
+        "decimal point": np.full((48, 48), 0.5, np.float32),
+        "32 bits": np.full((48, 48), 200, np.int32),
+    }.items():
+        Image.fromarray(pixels).save(tmp_path / "a.tif")
+        (reason,) = files.decode([(tmp_path / "a.tif").read_bytes()], 48)
+        assert isinstance(reason, str)
+        assert name in reason
+    Image.fromarray(np.full((48, 48), 40_000, np.int32)).save(tmp_path / "a.tif")
+    (face,) = files.decode([(tmp_path / "a.tif").read_bytes()], 48)
+    assert (face == 40_000 // 257).all()
+
+
 def test_image_size_and_colour(tmp_path):
     stream = io.BytesIO()
     Image.new("RGB", (200, 200), (200, 100, 50)).save(stream, "JPEG")
@@ -826,6 +853,32 @@ def test_disk_full_while_writing_the_cache(tmp_path, capsys, monkeypatch):
     assert len(load_data("SAMPLE", data_dir=tmp_path, n=3)[0]) == 3
     assert "No space left" in capsys.readouterr().err
     assert not list(tmp_path.glob(".cache/*")) + list(tmp_path.glob(".cache/.*-*"))
+
+
+def test_a_file_that_cannot_be_read_today_is_read_tomorrow(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "FER", fer_tree())
+    read = files.Source.read
+
+    def fail_once(source, name):
+        if name.endswith("Training_3.jpg"):
+            raise OSError(5, "Input/output error")
+        return read(source, name)
+
+    monkeypatch.setattr(files.Source, "read", fail_once)
+    faces = read_dataset("FER", data_dir=tmp_path)
+    assert len(faces) == 20
+    assert "Input/output error" in dict(faces.skipped)["train/happy/Training_3.jpg"]
+    assert "without a cache, as not every file" in capsys.readouterr().err
+    monkeypatch.setattr(files.Source, "read", read)
+    assert len(read_dataset("FER", data_dir=tmp_path)) == 21
+
+
+def test_no_room_for_the_images_on_the_disk(tmp_path, monkeypatch, capsys):
+    usage = files.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage._replace(free=0))
+    X, _ = load_data("SAMPLE", data_dir=tmp_path, n=3)
+    assert len(X) == 3
+    assert "has 0 bytes free" in capsys.readouterr().err
 
 
 def test_two_processes_build_one_cache(tmp_path):

@@ -153,6 +153,39 @@ np.testing.assert_allclose(two, one, rtol=1e-4)
     assert result.returncode == 0, result.stderr[-2000:]
 
 
+def test_train_uses_two_devices_and_goes_on_with_them(tmp_path):
+    code = """
+import contextlib
+import numpy as np
+import tensorflow as tf
+from fer_helpers import training
+from fer_helpers.labels import encode_labels
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+X = np.random.default_rng(0).integers(0, 256, (64, 48, 48, 1), dtype=np.uint8)
+y = encode_labels({"emotion": np.arange(64) % 7})
+training.load_training_data = lambda *_, **__: ((X, y), (X[:16], y[:16]))
+training.on_all_gpus = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
+models, fit = [], training.fit
+training.fit = lambda model, *rest: (models.append(model), fit(model, *rest))[1]
+
+whole = training.train("SAMPLE", 2, "whole", batch_size=16)
+training.train("SAMPLE", 1, "parts", batch_size=16)
+parts = training.train("SAMPLE", 2, "parts", batch_size=16)
+np.testing.assert_allclose(parts["loss"], whole["loss"], rtol=1e-5)
+for model in models:
+    # Adam's averages too, or each device would step in a direction of its own.
+    for variable in model.trainable_variables + model.optimizer.variables:
+        one, other = (value.numpy() for value in variable.value.values)
+        np.testing.assert_array_equal(one, other)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
 def test_settings_come_from_flags_or_the_environment(monkeypatch):
     for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID"):
         monkeypatch.delenv(f"KERAS_DISTRIBUTION_{name}", raising=False)

@@ -12,6 +12,7 @@ from fer_helpers.evaluation import (
     fit_temperature,
     group_table,
     paired_bootstrap,
+    paired_interval,
     reliability,
     wilson_interval,
 )
@@ -98,6 +99,18 @@ def test_temperature_undoes_what_sharpened_the_probabilities():
     assert fit_temperature(honest, true) == pytest.approx(1, abs=0.1)
     assert fit_temperature(sharp, true) == pytest.approx(3, abs=0.3)
     assert fit_temperature(sharp.astype(np.float32), true) == pytest.approx(3, abs=0.3)
+
+
+def test_paired_interval_covers_the_truth_as_often_as_it_says_also_with_few_pairs():
+    generator = np.random.default_rng(0)
+    few = generator.normal(0.3, 1, (1000, 5)) + 7
+    intervals = [paired_interval(ours, np.full(5, 7)) for ours in few]
+    assert 935 <= sum(row["low"] <= 0.3 <= row["high"] for row in intervals) <= 965
+    one = paired_interval([0.5], [0.4])
+    assert (one["n"], one["difference"]) == (1, pytest.approx(0.1))
+    assert np.isnan([one["low"], one["high"]]).all()
+    with pytest.raises(ValueError, match="pairs wanted"):
+        paired_interval(few[0], few[0, :2])
 
 
 def test_paired_bootstrap_takes_out_what_the_pairs_share():

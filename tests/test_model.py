@@ -114,6 +114,11 @@ def wrong_heads(path):
     keras.Model(image, keras.layers.Flatten()(image)).save(path)
 
 
+def other_order(path):
+    model = build_model(widths=SMALL)
+    keras.Model(model.inputs, [model.outputs[i] for i in (0, 2, 1, 3)]).save(path)
+
+
 def with_lambda(path):
     image = keras.Input((48, 48, 1))
     keras.Model(image, keras.layers.Lambda(lambda x: x * 2)(image)).save(path)
@@ -128,6 +133,7 @@ def cut_off(path):
     ("make", "message"),
     [
         (wrong_heads, "has outputs .* but this package needs .*emotion_output"),
+        (other_order, "has outputs .*race_output.*gender_output.* but this package needs"),
         (with_lambda, "cannot be read as a Keras model"),
         (cut_off, "cannot be read as a Keras model"),
         (lambda path: path.write_text("hello"), "cannot be read as a Keras model"),

@@ -70,6 +70,8 @@ def test_study_goes_on_where_it_stopped(small_study, tmp_path):
     again = multitask.study(tmp_path / "again.csv", arms[1:], [1], epochs=1, faces=32)
     columns = [name for name in again if name.endswith("accuracy")]
     assert again.loc[0, columns].tolist() == table.loc[3, columns].tolist()
+    longer = multitask.study(csv, arms[1:], [1], epochs=2, faces=32)
+    assert longer["epochs"].tolist() == [1] * 4 + [2]  # another run, not one that is there
     with pytest.raises(ValueError, match="unknown arm 'none': choose from emotion alone"):
         multitask.study(csv, ["none"])
 
@@ -90,6 +92,8 @@ def test_compare_pairs_by_seed():
         [0.05] * 3
     )
     assert table.loc["emotion alone", "difference"] == 0
+    with pytest.raises(ValueError, match="no run of 'emotion alone'"):
+        multitask.compare(runs[runs["arm"] == "equal weights"])
 
 
 def test_gradients_of_the_same_task_agree_and_the_model_is_left_as_it_was():

@@ -1,5 +1,6 @@
 """From arrays and files to tables, from a photo to its faces."""
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,6 +37,13 @@ def test_probabilities_do_not_depend_on_the_batch_size(model, images):
         assert whole[task].shape == (5, len(names))
         np.testing.assert_allclose(whole[task], cut[task], atol=1e-5)
         np.testing.assert_allclose(whole[task].sum(axis=1), 1, atol=1e-5)
+
+
+def test_answers_go_by_the_name_of_their_head(model, images):
+    wanted = predict(model, images)
+    turned = keras.Model(model.inputs, model.outputs[::-1])
+    for task, found in predict(turned, images).items():
+        np.testing.assert_allclose(found, wanted[task], atol=1e-6)
 
 
 def test_flip_averages_both_ways_round(model, images):

@@ -1,5 +1,6 @@
 """The project's own files agree with each other."""
 
+import ast
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = "fer_helpers"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -132,6 +134,25 @@ def test_contributing_knows_every_module():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     for path in (ROOT / "fer_helpers").glob("[a-z]*.py"):
         assert f"`{path.name}`" in text, f"CONTRIBUTING.md: the house lacks {path.name}"
+
+
+def test_modules_import_only_what_stands_above_them_in_contributing():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| ((?:`[\w/.]+`(?:, )?)+) \|", text, re.M)
+    floor = {
+        name.removesuffix("/").removesuffix(".py"): number
+        for number, row in enumerate(rows)
+        for name in re.findall(r"`([\w/.]+)`", row)
+    }
+    assert len(floor) > 15
+    for path in (ROOT / "fer_helpers").rglob("[a-z]*.py"):
+        own, *_ = path.relative_to(ROOT / "fer_helpers").with_suffix("").parts
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(PACKAGE):
+                continue
+            names = node.module.split(".")[1:2] or [alias.name for alias in node.names]
+            for name in set(names) & set(floor) - {own}:
+                assert floor[name] < floor[own], f"{path.name} imports {name}"
 
 
 def test_card_readme_and_stored_audit_are_about_the_same_weights():

@@ -96,6 +96,16 @@ def test_resuming_with_another_network_says_so(faces, tmp_path):
         fit(other, batches_of(*faces, 16, True), batches_of(*faces, 64), 2, tmp_path)
 
 
+def test_weights_of_losses_that_the_data_have_no_labels_for(faces, monkeypatch, tmp_path):
+    X, y = faces
+    monkeypatch.setattr(training, "load_training_data", lambda *_, **__: ((X, y), (X, y)))
+    labelled = labelled_tasks(y)
+    weights = {task: float(task not in labelled) for task in training.PAPER_LOSS_WEIGHTS}
+    assert any(weights.values())
+    with pytest.raises(ValueError, match="only, whose losses weigh 0"):
+        train("SAMPLE", 1, tmp_path, loss_weights=weights)
+
+
 def test_labelled_tasks_and_what_they_are_chosen_by(faces):
     assert labelled_tasks(faces[1]) == ("emotion",)
     assert monitored_metric(("emotion",)) == "val_emotion_output_accuracy"
@@ -131,9 +141,11 @@ def test_rafdb_starts_from_the_weights_that_know_real_faces(
     shipped = load_model("FER")
     same = begun.name == shipped.name and all(
         np.array_equal(a, b)
-        for a, b in zip(begun.get_weights(), shipped.get_weights(), strict=True)
+        for a, b in zip(begun.trainable_weights, shipped.trainable_weights, strict=True)
     )
     assert same == starts_trained
+    # A temperature fits the weights that it was set for.
+    assert all(begun.get_layer(name).temperature == 1 for name in begun.output_names)
     assert starts_trained or begun.name == "compact"
     with pytest.raises(ValueError, match=r"FER holds a .* network, but 'paper' is asked for"):
         training.train(dataset_name, 1, backbone="paper", start="FER")

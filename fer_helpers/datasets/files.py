@@ -22,7 +22,7 @@ from typing import IO
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -31,6 +31,9 @@ MAX_BYTES = 64 << 20  # no face photo is larger; a zip entry that says so is not
 MAX_INNER_BYTES = 4 << 30
 CHUNK = 128  # images that travel together to a worker process
 SERIAL_BELOW = 4  # chunks; starting the workers costs about what decoding four of them does
+
+# How the reason begins that may be another one tomorrow: a disk or a permission, not the file.
+FOR_NOW = "cannot be read now"
 
 # What reading a file can raise: a lost disk, a zip's bad checksum, its password or method.
 READ_ERRORS = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -243,11 +246,24 @@ def in_parallel(
     return iter(tqdm(results, desc=label, total=total, delay=2, mininterval=0.5, leave=False))
 
 
+def why_unread(error: Exception) -> str:
+    """The reason to list for a file that gave one of `READ_ERRORS`."""
+    return f"{FOR_NOW if isinstance(error, OSError) else 'cannot be read'} ({error})"
+
+
 def eight_bit(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits brought to 8, what is transparent put on white; others as they are."""
+    """Grey of 16 bits brought to 8, what is transparent put on white; others as they are.
+
+    ValueError where nobody can say how bright the pixels are meant to be.
+    """
+    if image.mode == "F":
+        raise ValueError("pixels with a decimal point: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
+        pixels = np.asarray(image)
+        if image.mode == "I" and pixels.max() <= 255:
+            raise ValueError("32 bits a pixel, but none above 255: save it with 8 bits")
         # Pillow's own conversion cuts off what is above 255.
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+        return Image.fromarray((pixels.clip(0, 65535) // 257).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -261,7 +277,6 @@ def fit(image: Image.Image, image_size: int, box: Box | None = None) -> np.ndarr
     beyond the edge, the picture goes on as its mirror image.
     """
     if image.mode != "L":
-        image.draft("L", image.size)  # a JPEG need not decode its colours
         image = eight_bit(image).convert("L")
     width, height = image.size
     if box:
@@ -286,6 +301,8 @@ def decode(
             if isinstance(data, bytes):
                 try:
                     with Image.open(io.BytesIO(data)) as image:
+                        image.draft("L", image.size)  # a JPEG need not decode its colours
+                        ImageOps.exif_transpose(image, in_place=True)
                         data = fit(image, image_size, box)
                 except Image.UnidentifiedImageError:
                     data = "not an image" if data else "an empty file"
@@ -332,7 +349,7 @@ def decode_images(
         try:
             return source.read(name)
         except READ_ERRORS as error:
-            return f"cannot be read ({error})"
+            return why_unread(error)
 
     batches = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
     jobs = (([read(name) for name in batch], image_size, box) for batch in batches)
@@ -398,7 +415,8 @@ def cached(folder: Path, name: str, fingerprint: str, build: Callable[[Callable]
 
     Written beside and moved into place whole, so that two processes may build the same
     cache at once and no one reads half of one. Older caches of the name are removed.
-    Where nothing can be written, the faces come without a cache, and a line says so.
+    Where nothing can be written, or a file could not be read that may be readable tomorrow,
+    the faces come without a cache, and a line says so.
 
     Parameters
     ----------
@@ -414,21 +432,31 @@ def cached(folder: Path, name: str, fingerprint: str, build: Callable[[Callable]
     if (faces := _load(place)) is not None:
         return faces
     scratch = place.with_name(f".{name}-{uuid.uuid4().hex}")
-    uncached = f"{name}: read without a cache, as {place.parent} cannot be written"
+    uncached = f"{name}: read without a cache, as"
+    unwritten = f"{uncached} {place.parent} cannot be written"
     try:
         scratch.mkdir(parents=True)
     except OSError as error:
-        note(f"{uncached} ({error.strerror})")
+        note(f"{unwritten} ({error.strerror})")
         return build(in_memory)
+
+    def place_for(shape: tuple[int, ...]) -> np.ndarray:
+        try:
+            return _on_disk(scratch / "images.npy", shape)
+        except OSError as error:
+            note(f"{unwritten} ({error})")
+            return in_memory(shape)
+
     try:
-        faces = build(functools.partial(_on_disk, scratch / "images.npy"))
+        faces = build(place_for)
+        if any(reason.startswith(FOR_NOW) for _, reason in faces.skipped):
+            note(f"{uncached} not every file could be read now")
+            return _held(faces)
         try:
             _save(faces, scratch)
         except OSError as error:
-            note(f"{uncached} ({error.strerror})")
-            if isinstance(faces.images, np.memmap):
-                faces.images = np.array(faces.images)
-            return faces
+            note(f"{unwritten} ({error.strerror})")
+            return _held(faces)
         faces = None  # closes its memory map: Windows does not move a folder in use
         _move(scratch, place)
     finally:
@@ -436,6 +464,13 @@ def cached(folder: Path, name: str, fingerprint: str, build: Callable[[Callable]
     _remove_stale(place, name)
     if (faces := _load(place)) is None:
         raise OSError(f"{place} was written but cannot be read back: remove it and try again")
+    return faces
+
+
+def _held(faces: Faces) -> Faces:
+    """Faces that do not need the file their images are in."""
+    if isinstance(faces.images, np.memmap):
+        faces.images = np.array(faces.images)
     return faces
 
 
@@ -469,5 +504,6 @@ def _remove_stale(place: Path, name: str) -> None:
         if other != place:
             shutil.rmtree(other, ignore_errors=True)
     for other in place.parent.glob(f".{name}-*"):
-        if other.stat().st_mtime < time.time() - 86400:
-            shutil.rmtree(other, ignore_errors=True)
+        with contextlib.suppress(OSError):  # its process may just have moved it
+            if other.stat().st_mtime < time.time() - 86400:
+                shutil.rmtree(other, ignore_errors=True)

@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
+from fer_helpers import labels
 from fer_helpers.datasets import fer2013, files, sample
 from fer_helpers.datasets.files import (
     Faces,
@@ -104,7 +105,7 @@ def load_data(
     Returns
     -------
     X
-        uint8 (N, S, S, 1), grey, read-only.
+        uint8 (N, S, S, 1), grey; a read-only memory map where the split lies in one piece.
     y
         float32 (N, 18), one-hot blocks emotion 7 | gender 3 | race 3 | age 5; a block of
         zeros means: not labelled.
@@ -165,7 +166,7 @@ def _part(name: str, split: str) -> str | None:
 
 def _code_version(*modules: ModuleType) -> bytes:
     """A reader that changed reads anew: no version number to forget."""
-    return b"".join(Path(module.__file__).read_bytes() for module in (files, *modules))
+    return b"".join(Path(module.__file__).read_bytes() for module in (labels, files, *modules))
 
 
 def _fingerprint(*parts: object) -> str:

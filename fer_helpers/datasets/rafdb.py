@@ -16,15 +16,13 @@ from fer_helpers.datasets.files import (
     Skipped,
     Source,
     decode_images,
+    why_unread,
 )
 from fer_helpers.labels import TASKS, encode_labels
 
 NAME = "RAFDB"
 TERMS = "Non-commercial research only, by application; not to be passed on."
-HOW_TO_GET = (
-    "apply for it at http://www.whdeng.cn/raf/model1.html and take the folder 'basic', "
-    "or, for emotions only, kaggle datasets download shuvoalok/raf-db-dataset"
-)
+HOW_TO_GET = "apply for it at http://www.whdeng.cn/raf/model1.html and take the folder 'basic'"
 EXPECTED = (
     "EmoLabel/list_patition_label.txt with Image/aligned(.zip) and Annotation/manual(.zip), "
     "Kaggle's DATASET/train/5/train_00001_aligned.jpg, or a .zip of one of these"
@@ -188,5 +186,6 @@ def _attributes(
             attributes[row] = parse_attributes(source.read(files[stem]).decode("ascii", "replace"))
         except READ_ERRORS as error:  # the face keeps its emotion
             path = files.get(stem, stem)
-            skipped.append((path, f"{error}: read without gender, race and age"))
+            reason = why_unread(error) if isinstance(error, OSError) else str(error)
+            skipped.append((path, f"{reason}: read without gender, race and age"))
     return attributes, skipped
