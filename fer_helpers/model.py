@@ -232,7 +232,7 @@ def write_weights(model: keras.Model, name: str, folder: str | Path, **card) -> 
     Parameters
     ----------
     model
-        A network of `build_model`.
+        A network of `build_model` without options.
     name
         The files are ``<name>.weights.h5`` and ``<name>.json``.
     card

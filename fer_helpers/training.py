@@ -188,7 +188,7 @@ def fit(
     ------
     ValueError
         `out_dir` holds a run of another network, or with another optimizer, loss weights,
-        images, batch size or seed.
+        images, batch size or seed; or the first epoch gave no `monitor`.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -113,6 +113,12 @@ def test_paired_interval_covers_the_truth_as_often_as_it_says_also_with_few_pair
         paired_interval(few[0], few[0, :2])
 
 
+def test_no_faces_have_no_calibration_error_and_an_unknown_group_is_named():
+    assert np.isnan(expected_calibration_error(np.zeros((0, 7)), np.zeros(0, int)))
+    with pytest.raises(ValueError, match="unknown task 'sex'"):
+        group_table(np.zeros((3, 18)), {"emotion": np.zeros((3, 7))}, "emotion", "sex")
+
+
 def test_paired_bootstrap_takes_out_what_the_pairs_share():
     seeds = np.array([0.0, 0.2, 0.4, 0.6, 0.8])
     same = paired_bootstrap(seeds + 0.01, seeds)

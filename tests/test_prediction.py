@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_helpers import prediction
 from fer_helpers.evaluation import expected_calibration_error
 from fer_helpers.labels import TASKS, encode_labels
 from fer_helpers.model import build_model
@@ -167,6 +168,13 @@ def test_a_face_is_turned_upright_and_framed():
     for x, y in TEMPLATE * 48:
         assert crop[int(y), int(x)] > 100
     assert crop[40:, :8].max() < 30
+
+
+def test_finding_faces_on_another_backend_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(prediction.keras.backend, "backend", lambda: "jax")
+    prediction._detector.cache_clear()
+    with pytest.raises(ValueError, match="set KERAS_BACKEND=tensorflow"):
+        prediction.find_faces(np.zeros((60, 60, 3), np.uint8))
 
 
 def test_photos_are_opened_the_right_way_up(tmp_path):
