@@ -365,7 +365,8 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def reads_data(sub: argparse.ArgumentParser, **dataset) -> None:
-        sub.add_argument("--dataset", choices=DATASETS, help="which data set", **dataset)
+        dataset = {"help": "which data set"} | dataset
+        sub.add_argument("--dataset", choices=DATASETS, **dataset)
         sub.add_argument("--data-dir", type=Path, help="folder that holds FER/, RAFDB/, UTKFACE/")
 
     backbone_help = (
@@ -504,7 +505,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--int8", action="store_true", help="8-bit numbers: a quarter of the size, less accurate"
     )
-    reads_data(sub, default="SAMPLE")
+    reads_data(sub, default="SAMPLE", help="whose faces it is compared on, and int8 is set by")
     sub.add_argument(
         "--out", type=Path, metavar="FILE", help="default results/WEIGHTS.onnx or .tflite"
     )
