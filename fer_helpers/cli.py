@@ -187,7 +187,7 @@ def evaluate(args) -> None:
         return
     _show(table, False)
     if copies is None:
-        print("\nCopies of training images: not looked for, see above.")
+        print("\nCopies of training images: not looked for, see the note.")
     elif copies.any():
         print(f"\nWithout {copies.sum()} exact copies of training images:")
         _show(unseen, False)
@@ -208,7 +208,8 @@ def audit(args) -> None:
     faces = read_dataset(args.dataset, args.split, data_dir=args.data_dir)
     probabilities = prediction.predict(network, faces.images)
     table = evaluation.audit(faces.labels, probabilities, args.smallest)
-    if table.empty and evaluation.labelled(faces.labels, "age").any():
+    attributes = ("gender", "race", "age")
+    if table.empty and any(evaluation.labelled(faces.labels, name).any() for name in attributes):
         raise ValueError(f"no group of {args.dataset} has {args.smallest} faces: lower --smallest")
     if table.empty:
         raise ValueError(
@@ -234,7 +235,7 @@ def audit(args) -> None:
 
 
 def _copies_of_training(args, faces):
-    """Which of the faces also stand, pixel by pixel, in the training part; None: who can say."""
+    """Which of the faces also stand, pixel by pixel, in training; None where not looked for."""
     import numpy as np
 
     from fer_helpers.datasets import read_dataset
@@ -280,8 +281,6 @@ def _brief(table):
 
 
 def multitask(args) -> None:
-    import pandas as pd
-
     from fer_helpers.multitask import ALONE, ARMS, EPOCHS, FACES, compare, study
 
     runs = study(
@@ -293,9 +292,6 @@ def multitask(args) -> None:
         args.backbone,
         args.data_dir,
     )
-    asked = {"backbone": args.backbone, "epochs": args.epochs or EPOCHS}
-    runs = runs[(runs[list(asked)] == pd.Series(asked)).all(axis=1)]
-    runs = runs[runs["faces"] == (args.faces or FACES)]
     # One arm run anew has nothing to be compared with where its table holds no other.
     _show(compare(runs).round(4) if ALONE in set(runs["arm"]) else runs, args.json)
 

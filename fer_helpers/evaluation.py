@@ -126,17 +126,17 @@ def group_table(
     smallest
         Groups with fewer faces are left out: their figures would be chance.
 
-    Raises
-    ------
-    ValueError
-        A task that does not exist.
-
     Returns
     -------
     pandas.DataFrame
         Index the classes of `by`, in the order of `TASKS`; columns ``n``, ``accuracy``, ``low``
         and ``high`` (95 % Wilson interval), ``ece``, and ``gap``, how far the accuracy is below
         that of the best group, with ``gap_low`` and ``gap_high`` (95 %, Newcombe 1998).
+
+    Raises
+    ------
+    ValueError
+        A task that does not exist.
     """
     by = [by] if isinstance(by, str) else list(by)
     for name in (task, *by):

@@ -289,7 +289,7 @@ def load_model(weights: str | Path) -> keras.Model:
         # Keras raises whatever its parsers do (zip, JSON, HDF5) on a file that is not whole.
         raise ValueError(f"{path} cannot be read as a Keras model: {error}") from error
     wanted = [(OUTPUTS[task], (None, len(classes))) for task, classes in TASKS.items()]
-    if not isinstance(model, keras.Model) or not hasattr(model, "outputs"):
+    if not isinstance(model, keras.Model) or not hasattr(model, "output_names"):
         raise ValueError(f"{path} is no functional model, with named inputs and outputs")
     found = [
         (name, tuple(output.shape))

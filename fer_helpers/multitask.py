@@ -130,7 +130,8 @@ def study(
     Returns
     -------
     pandas.DataFrame
-        Columns ``arm``, ``backbone``, ``seed``, ``epochs``, ``faces``,
+        The table's runs of this backbone, these epochs and faces, whatever the arm and the
+        seed. Columns ``arm``, ``backbone``, ``seed``, ``epochs``, ``faces``,
         ``public_emotion_accuracy`` and ``public_emotion_ece`` (FER2013's PublicTest),
         ``gender_accuracy``, ``race_accuracy``, ``age_accuracy`` (UTKFace's validation part).
 
@@ -167,7 +168,8 @@ def study(
         table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
         csv.parent.mkdir(parents=True, exist_ok=True)
         replace_file(csv, functools.partial(table.round(5).to_csv, index=False))
-    return table
+    asked = pd.Series({"backbone": backbone} | size)
+    return table[(table[list(asked.index)] == asked).all(axis=1)]
 
 
 def compare(runs: pd.DataFrame, column: str = "public_emotion_accuracy") -> pd.DataFrame:

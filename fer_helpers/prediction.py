@@ -223,6 +223,11 @@ def predict_crops(
     pandas.DataFrame
         As `prediction_table`, in the order of `paths`, with a last column ``error``: why a
         file could not be read, empty for those that could.
+
+    Raises
+    ------
+    ValueError
+        No pictures.
     """
     if attributes:
         note(ATTRIBUTES)
@@ -262,7 +267,13 @@ def predict_photos(
     pandas.DataFrame
         As `predict_photo`, with a first column ``path`` and a last one ``error``. A photo
         that cannot be read, or without a face, has one row.
+
+    Raises
+    ------
+    ValueError
+        No photos, or Keras runs on another backend than TensorFlow, see `find_faces`.
     """
+    _detector()  # what no photo can be blamed for
     tables = []
     for path in tqdm(paths, desc="photos", delay=2, leave=False):
         error = ""

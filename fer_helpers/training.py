@@ -278,7 +278,8 @@ class _Run(keras.callbacks.Callback):
         return self.out_dir / f"resume-{epoch}.weights.h5"
 
     def restore(self, model: keras.Model) -> None:
-        model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:  # float16's loss scaling would add its numbers twice
+            model.optimizer.build(model.trainable_variables)
         path = self._resume_file(len(self.rows))
         if not path.is_file():
             raise FileNotFoundError(
@@ -433,16 +434,16 @@ def train(
         backbone is asked for, the shipped ones for FER, which know all that RAF-DB labels;
         else random.
 
+    Returns
+    -------
+    pandas.DataFrame
+        The history, a row an epoch.
+
     Raises
     ------
     ValueError
         The weights to start from have another backbone than the one asked for, or every
         task that the data have labels for has a loss of weight 0.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The history, a row an epoch.
     """
     out_dir = Path(out_dir or Path("results") / dataset_name)
     (X, y), (X_val, y_val) = load_training_data(dataset_name, data_dir=data_dir)
@@ -452,11 +453,6 @@ def train(
     if begin and backbone not in (None, begin.name):
         raise ValueError(f"{start} holds a {begin.name!r} network, but {backbone!r} is asked for")
     tasks = labelled_tasks(y)
-    if not any(loss_weights.get(task, 0) for task in tasks):
-        raise ValueError(
-            f"{dataset_name} has labels for {', '.join(tasks)} only, whose losses weigh 0: "
-            "nothing would be trained"
-        )
     keras.utils.set_random_seed(seed)
     with on_all_gpus():  # all that has numbers: the network, and the optimizer's own
         with dtype_policy(choose_precision()):
@@ -472,6 +468,11 @@ def train(
                 model.get_layer(output).temperature.assign(1.0)
             optimizer = keras.optimizers.Adam(FINE_TUNING_RATE)
         compile_model(model, loss_weights, tasks, optimizer)
+        if not any(loss_weights.get(task, 0) for task in tasks):
+            raise ValueError(
+                f"{dataset_name} has labels for {', '.join(tasks)} only, whose losses weigh 0: "
+                "nothing would be trained"
+            )
         # Here, since what is built later, to go on with a run, would be on one device alone.
         model.optimizer.build(model.trainable_variables)
     return fit(

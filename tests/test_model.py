@@ -114,6 +114,10 @@ def wrong_heads(path):
     keras.Model(image, keras.layers.Flatten()(image)).save(path)
 
 
+def in_a_row(path):
+    keras.Sequential([keras.Input((48, 48, 1)), keras.layers.Flatten()]).save(path)
+
+
 def other_order(path):
     model = build_model(widths=SMALL)
     keras.Model(model.inputs, [model.outputs[i] for i in (0, 2, 1, 3)]).save(path)
@@ -133,6 +137,7 @@ def cut_off(path):
     ("make", "message"),
     [
         (wrong_heads, "has outputs .* but this package needs .*emotion_output"),
+        (in_a_row, "is no functional model"),
         (other_order, "has outputs .*race_output.*gender_output.* but this package needs"),
         (with_lambda, "cannot be read as a Keras model"),
         (cut_off, "cannot be read as a Keras model"),

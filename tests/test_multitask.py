@@ -71,7 +71,8 @@ def test_study_goes_on_where_it_stopped(small_study, tmp_path):
     columns = [name for name in again if name.endswith("accuracy")]
     assert again.loc[0, columns].tolist() == table.loc[3, columns].tolist()
     longer = multitask.study(csv, arms[1:], [1], epochs=2, faces=32)
-    assert longer["epochs"].tolist() == [1] * 4 + [2]  # another run, not one that is there
+    assert longer[["arm", "seed", "epochs"]].to_numpy().tolist() == [["equal weights", 1, 2]]
+    assert len(pd.read_csv(csv)) == 5  # another run, not one that is there
     with pytest.raises(ValueError, match="unknown arm 'none': choose from emotion alone"):
         multitask.study(csv, ["none"])
 

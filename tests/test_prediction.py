@@ -1,5 +1,7 @@
 """From arrays and files to tables, from a photo to its faces."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -175,6 +177,8 @@ def test_finding_faces_on_another_backend_says_what_to_do(monkeypatch):
     prediction._detector.cache_clear()
     with pytest.raises(ValueError, match="set KERAS_BACKEND=tensorflow"):
         prediction.find_faces(np.zeros((60, 60, 3), np.uint8))
+    with pytest.raises(ValueError, match="set KERAS_BACKEND=tensorflow"):
+        prediction.predict_photos(None, [Path("not_even_looked_at.jpg")])
 
 
 def test_photos_are_opened_the_right_way_up(tmp_path):

@@ -248,7 +248,9 @@ def in_parallel(
 
 def why_unread(error: Exception) -> str:
     """The reason to list for a file that gave one of `READ_ERRORS`."""
-    return f"{FOR_NOW if isinstance(error, OSError) else 'cannot be read'} ({error})"
+    # A damaged entry of a zip gives an OSError too, but one that no system has numbered.
+    for_now = isinstance(error, OSError) and error.errno
+    return f"{FOR_NOW if for_now else 'cannot be read'} ({error})"
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -268,6 +270,13 @@ def eight_bit(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image
+
+
+def upright(image: Image.Image) -> None:
+    """Turn a picture as its EXIF says, in place."""
+    image.getexif()  # stays known to it, while
+    image.info.pop("exif", None)  # what Pillow cannot write back would cost the picture
+    ImageOps.exif_transpose(image, in_place=True)
 
 
 def fit(image: Image.Image, image_size: int, box: Box | None = None) -> np.ndarray:
@@ -297,12 +306,13 @@ def decode(
     results = []
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", "Corrupt EXIF data")
         for data in batch:
             if isinstance(data, bytes):
                 try:
                     with Image.open(io.BytesIO(data)) as image:
                         image.draft("L", image.size)  # a JPEG need not decode its colours
-                        ImageOps.exif_transpose(image, in_place=True)
+                        upright(image)
                         data = fit(image, image_size, box)
                 except Image.UnidentifiedImageError:
                     data = "not an image" if data else "an empty file"
@@ -440,17 +450,22 @@ def cached(folder: Path, name: str, fingerprint: str, build: Callable[[Callable]
         note(f"{unwritten} ({error.strerror})")
         return build(in_memory)
 
+    no_room = []
+
     def place_for(shape: tuple[int, ...]) -> np.ndarray:
         try:
             return _on_disk(scratch / "images.npy", shape)
         except OSError as error:
+            no_room.append(error)
             note(f"{unwritten} ({error})")
             return in_memory(shape)
 
     try:
         faces = build(place_for)
-        if any(reason.startswith(FOR_NOW) for _, reason in faces.skipped):
-            note(f"{uncached} not every file could be read now")
+        unread = [path for path, reason in faces.skipped if reason.startswith(FOR_NOW)]
+        if unread:
+            note(f"{uncached} {unread[0]} could not be read now: slow until it can")
+        if unread or no_room:
             return _held(faces)
         try:
             _save(faces, scratch)

@@ -148,7 +148,7 @@ def _way_to_55(results: dict) -> list[tuple]:
     ]
     keys = ("accuracy_after_one_epoch", "yardstick_accuracy_after_one_epoch")
     return [
-        ("PublicTest accuracy after one epoch", *(results[key] for key in keys)),
+        ("PublicTest accuracy after one epoch", *(results.get(key, "") for key in keys)),
         ("on the way to 55 %", *(_accuracies(epochs) for epochs in ways.values())),
         ("seconds to 55 %", *last),
     ]
