@@ -74,7 +74,11 @@ def _ask(function: Callable, *inputs):
 
 
 def _array(result, shape: tuple[int, ...]) -> np.ndarray:
-    result = np.asarray(result)
+    try:
+        result = np.asarray(result)
+    except ValueError:
+        raise Wrong("an array is wanted, whose rows are of the same length") from None
+    _expect(result.dtype.kind in "buif", f"numbers are wanted, not {result.dtype}")
     _expect(result.shape == shape, f"the shape is {result.shape}, it should be {shape}")
     return result
 
@@ -118,6 +122,7 @@ def _accuracy_with_copies(answer) -> None:
 def _label_row(answer) -> None:
     row = _array(answer, (LABEL_WIDTH,))
     _expect(row.sum() == 1, f"one number is 1, the rest are 0; yours sum to {row.sum():g}")
+    _expect(np.isin(row, (0, 1)).all(), "one number is 1, the rest are 0; nothing in between")
     place = int(row.argmax())
     _expect(place < BLOCKS["emotion"].stop, "the 1 stands in another block than emotion's")
     _expect(
@@ -128,21 +133,22 @@ def _label_row(answer) -> None:
 
 def _count_labelled(function) -> None:
     y = encode_labels({"emotion": [0, 3, -1, 6], "age": [-1, -1, 2, -1]})
-    _expect(int(_ask(function, y, "emotion")) != 4, "a row of zeros in the block is no label")
-    _expect(int(_ask(function, y, "emotion")) == 3, "wrong for emotion: three of four have one")
-    _expect(int(_ask(function, y, "age")) == 1, "wrong for age: is it the block of the task?")
-    _expect(int(_ask(function, y, "race")) == 0, "wrong for race, which no face is labelled for")
+    found = {task: _number(_ask(function, y, task)) for task in ("emotion", "age", "race")}
+    _expect(found["emotion"] != 4, "a row of zeros in the block is no label")
+    _expect(found["emotion"] == 3, "wrong for emotion: three of four have one")
+    _expect(found["age"] == 1, "wrong for age: is it the block of the task?")
+    _expect(found["race"] == 0, "wrong for race, which no face is labelled for")
 
 
 def _steps(answer) -> None:
     value = _number(answer)
-    _expect(value == int(value), "a batch is a batch, even if it is not full: a whole number")
+    _expect(value % 1 == 0, "a batch is a batch, even if it is not full: a whole number")
     _expect(value != 1000 // 64, "and the faces that are left over?")
     _expect(value == -(-1000 // 64), "faces divided by faces in a batch, rounded up")
 
 
 def _masked_mean(function) -> None:
-    losses, mask = np.array([2.0, 0.0, 4.0, 0.0]), np.array([1.0, 0.0, 1.0, 0.0])
+    losses, mask = np.array([2.0, 9.0, 4.0, 9.0]), np.array([1.0, 0.0, 1.0, 0.0])
     value = _number(_ask(function, losses, mask))
     _expect(not np.isclose(value, 1.5), "you divide by all rows, not by the labelled ones")
     _expect(np.isclose(value, 3), "the sum of the labelled losses by their number is wanted")
@@ -157,6 +163,8 @@ def _smooth(function) -> None:
     _expect(np.isclose(first.sum(), 1), f"a labelled row should sum to 1, not {first.sum():g}")
     _expect(np.allclose(first[1:], 0.05), "0.2 for four classes: each gets 0.05")
     _expect(not second.any(), "the row without a label is no longer zeros: it became a target")
+    (row,) = _array(_ask(function, np.array([[0.0, 1, 0]]), 0.3), (1, 3))
+    _expect(np.allclose(row, (0.1, 0.8, 0.1)), "0.3 for three classes: 0.1, 0.8 and 0.1 are wanted")
 
 
 def _parameters(answer) -> None:
@@ -224,8 +232,10 @@ def _soften(function) -> None:
     soft = _array(_ask(function, p, 2.0), (3,))
     _expect(np.isclose(soft.sum(), 1, atol=1e-4), f"they sum to {soft.sum():.2f}: normalise")
     _expect(soft[0] < p[0], "a temperature above 1 should make it less sure")
-    wanted = np.sqrt(p) / np.sqrt(p).sum()
-    _expect(np.allclose(soft, wanted, atol=1e-4), "it is the logits, log p, that are divided")
+    for temperature in (2.0, 4.0):
+        soft = _array(_ask(function, p, temperature), (3,))
+        wanted = p ** (1 / temperature) / (p ** (1 / temperature)).sum()
+        _expect(np.allclose(soft, wanted, atol=1e-4), "it is the logits, log p, that are divided")
 
 
 def _halved_box(answer) -> None:
@@ -236,9 +246,10 @@ def _halved_box(answer) -> None:
 
 
 def _largest(function) -> None:
-    boxes = [(0, 0, 30, 40), (50, 5, 60, 70), (10, 10, 90, 20)]
+    boxes = [(0, 0, 30, 40), (50, 5, 60, 70), (10, 10, 150, 20), (0, 0, 10, 95)]
     value = _number(_ask(function, boxes))
     _expect(value != 2, "that is the widest; how large is it?")
+    _expect(value != 3, "that is the highest; how large is it?")
     _expect(value == 1, "the place in the list of the box with the largest width x height")
 
 
@@ -247,6 +258,8 @@ def _decide(function) -> None:
     _expect(_number(_ask(function, sure, 0.5)) == 1, "0.8 is above 0.5: the class should be given")
     _expect(_number(_ask(function, unsure, 0.5)) == -1, "nothing is above 0.5: -1 is wanted")
     _expect(_number(_ask(function, unsure, 0.3)) == 0, "0.4 is above 0.3: the class is wanted")
+    _expect(_number(_ask(function, np.array([0.5, 0.5]), 0.5)) == -1, "0.5 is not above 0.5")
+    _expect(_number(_ask(function, np.array([0.2, 0.8]), 0.1)) == 1, "the most probable is wanted")
 
 
 def _difference(answer) -> None:
@@ -261,8 +274,8 @@ def _cosine(function) -> None:
     _expect(np.isclose(_number(_ask(function, a, -2 * a)), -1), "opposite ones: -1, of any length")
     _expect(np.isclose(_number(_ask(function, a, b)), np.sqrt(0.5)), "45 degrees are not right")
     with np.errstate(all="ignore"):
-        nothing = _number(_ask(function, a, np.zeros(2)))
-    _expect(nothing == 0, f"{nothing} for a gradient of zeros: call it 0")
+        nothing = [_number(_ask(function, *pair)) for pair in ((a, 0 * a), (0 * a, a))]
+    _expect(nothing == [0, 0], "a gradient of zeros, as the first or as the second: call it 0")
 
 
 def _bootstrap(function) -> None:
@@ -271,6 +284,9 @@ def _bootstrap(function) -> None:
     spread = np.percentile(differences, [2.5, 97.5])
     again = np.random.default_rng(2).choice(differences, (20_000, 8)).mean(axis=1)
     wanted = np.percentile(again, [2.5, 97.5])
+    # What a slip of the percentage gives is nearly as wide as 2,000 draws are uncertain.
+    reach = {q: np.percentile(again, [q, 100 - q]) for q in (1, 2.5, 5)}
+    nearest = min(reach, key=lambda q: np.abs(reach[q] - (low, high)).max())
     near = 0.15 * np.ptp(wanted)
     _expect(low < high, "the low end comes first")
     _expect(
@@ -281,6 +297,7 @@ def _bootstrap(function) -> None:
         np.allclose((low, high), wanted, atol=near),
         "draw len(differences) with repeats, mean, 2,000 times; percentiles 2.5 and 97.5",
     )
+    _expect(nearest == 2.5, f"near, but these look like percentiles {nearest} and {100 - nearest}")
 
 
 def _widest_gap(function) -> None:
@@ -290,6 +307,9 @@ def _widest_gap(function) -> None:
     value = _number(_ask(function, right, group, 2))
     _expect(not np.isclose(value, 0.75), "group c has one face only, and should not count")
     _expect(np.isclose(value, 0.5), "best minus worst accuracy of the groups that are left")
+    right = np.array([1, 0, 0, 0, 1, 1, 1, 0], bool)
+    value = _number(_ask(function, right, np.array(list("aaaabbcc")), 1))
+    _expect(np.isclose(value, 0.75), "the best and the worst may be any of the groups")
 
 
 def _faces_needed(answer) -> None:

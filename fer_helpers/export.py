@@ -62,7 +62,7 @@ def export(
     dict
         ``file``; ``bytes``, and ``float32_bytes`` of the bare weights; ``images`` compared;
         ``difference``, the greatest one in any probability; ``accuracy``, task ->
-        ``{"n", "keras", "exported"}``. Without `int8` 512 images are compared, with it the
+        ``{"keras", "exported"}``. Without `int8` 512 images are compared, with it the
         whole validation part.
 
     Raises

@@ -219,7 +219,7 @@ def fit(
             keras.callbacks.ReduceLROnPlateau(monitor, factor=0.3, patience=plateau, mode=mode),
             keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode),
         ]
-    averaging = [keras.callbacks.SwapEMAWeights()] if model.optimizer.use_ema else []
+    averaging = [keras.callbacks.SwapEMAWeights()] if _inner(model.optimizer).use_ema else []
     run = _Run(out_dir, history, monitor, mode, train, watchers)
     if done:
         run.restore(model)
@@ -485,7 +485,13 @@ def train(
     )
 
 
+def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The one that was asked for: in float16 Keras puts another around it, to scale the loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def _optimizer_settings(optimizer: keras.optimizers.Optimizer) -> dict:
+    optimizer = _inner(optimizer)
     settings = {"class": type(optimizer).__name__} | optimizer.get_config()
     del settings["name"]  # numbered anew for each optimizer
     if isinstance(settings["learning_rate"], float):

@@ -72,7 +72,8 @@ def kill(process: subprocess.Popen, out: Path, moment: str, chance: random.Rando
     done = len(read_history(out))
     match moment:
         case "writing":
-            wait_for(lambda: any(out.glob(".writing-*")), process)
+            # Not before there is something to go on from.
+            wait_for(lambda: len(read_history(out)) and any(out.glob(".writing-*")), process)
         case "epoch":
             if wait_for(lambda: len(read_history(out)) > done, process):
                 time.sleep(chance.random() * 1.5)
@@ -92,11 +93,12 @@ def run(kills: int, epochs: int, folder: Path, seed: int = 0) -> dict:
     if start(data, whole, epochs).wait() != 0:
         raise RuntimeError((folder / "log.txt").read_text())
     chance = random.Random(seed)
-    killed = []
+    killed, epochs_done = [], []
     for _, moment in zip(range(kills), itertools.cycle(MOMENTS), strict=False):
         if not kill(start(data, parts, epochs), parts, moment, chance):
             break  # it reached its end
         killed.append(moment)
+        epochs_done.append(len(read_history(parts)))
     code = start(data, parts, epochs).wait()
     histories = [read_history(path) for path in (whole, parts)]
     images = np.random.default_rng(1).integers(0, 256, (64, 48, 48, 1), dtype=np.uint8)
@@ -104,6 +106,7 @@ def run(kills: int, epochs: int, folder: Path, seed: int = 0) -> dict:
     return {
         "exit code": code,
         "kills": dict(Counter(killed)),
+        "epochs at the kills": epochs_done,
         "epochs": histories[1]["epoch"].tolist(),
         "loss difference": float((histories[0]["loss"] - histories[1]["loss"]).abs().max()),
         "probability difference": max(

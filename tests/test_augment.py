@@ -57,6 +57,33 @@ def test_erasing_paints_one_flat_rectangle(share):
     assert changed.any(axis=(1, 2, 3)).mean() == pytest.approx(share, abs=0.1)
 
 
+def test_what_is_painted_is_a_small_flat_rectangle():
+    image = np.full((32, 48, 48, 1), 100, "float32")
+    for face in augmented(RandomFace(**OFF | {"erase": 1}), image)[..., 0]:
+        painted = face != 100
+        rows, columns = painted.any(axis=1), painted.any(axis=0)
+        np.testing.assert_array_equal(painted, np.outer(rows, columns))
+        assert 1 <= rows.sum() <= 21  # at most four tenths of the side, and a pixel at each end
+        assert 1 <= columns.sum() <= 21
+        assert np.ptp(face[painted]) == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "axis", "nearest", "furthest"),
+    # A spot 16 pixels to the right of the centre: 10 degrees lift or sink it by 2.8, a zoom
+    # of 0.3 brings it to 11 or takes it to 21.
+    [({"rotation": 10}, 0, 0, 3), ({"zoom": 0.3}, 1, 11, 21)],
+)
+def test_turns_and_zooms_as_far_as_it_says(setting, axis, nearest, furthest):
+    image = np.zeros((64, 48, 48, 1), "float32")
+    image[:, 23:25, 39:41] = 255
+    faces = augmented(RandomFace(**OFF | setting), image)[..., 0]
+    away = np.abs(faces.sum(axis=2 - axis).argmax(axis=1) - 23.5)
+    assert away.min() >= nearest - 1
+    assert away.max() <= furthest + 1
+    assert np.ptp(away) >= 2
+
+
 def test_shift_moves_no_further_than_it_says():
     image = np.zeros((64, 48, 48, 1), "float32")
     image[:, 24, 24] = 255

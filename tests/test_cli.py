@@ -1,8 +1,11 @@
 """The command line, as a shell user meets it."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +13,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from fer_helpers import cli, load_model, multitask, predict
 from fer_helpers.cli import main
 from fer_helpers.labels import TASKS
 
@@ -108,6 +112,31 @@ def test_evaluate_reads_a_lone_part_and_writes_a_row_an_image(capsys, private_te
     assert report["copies_of_training_images"] is report["without_copies"] is None
 
 
+def test_evaluate_scores_without_copies_of_training_images(capsys, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 48, 48), dtype=np.uint8)
+    tree = {
+        **{"train/happy/Training_0": 0, "train/sad/Training_1": 1},
+        **{"test/happy/PublicTest_0": 0, "test/sad/PublicTest_1": 2, "test/sad/PublicTest_2": 3},
+    }
+    for name, number in tree.items():
+        file = tmp_path / "FER" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[number]).save(file)
+    words = ["evaluate", "--weights", "SAMPLE", "--dataset", "FER", "--data-dir", tmp_path]
+    predictions = tmp_path / "made" / "rows.csv"
+    files = ["--views", 2, "--predictions", predictions]
+    report = json.loads(out_of(capsys, *words, "--split", "PublicTest", *files, "--json"))
+    assert report["copies_of_training_images"] == 1
+    assert report["tasks"]["emotion"]["n"] == 3
+    assert report["without_copies"]["emotion"]["n"] == 2
+    wanted = predict(load_model("SAMPLE"), pixels[[0, 2, 3], :, :, None], views=2)["emotion"]
+    rows = pd.read_csv(predictions).sort_values("path")
+    found = rows[[f"emotion_{name}" for name in TASKS["emotion"]]]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    report = json.loads(out_of(capsys, *words, "--split", "Training", "--json"))
+    assert report["copies_of_training_images"] is None
+
+
 def test_predict_writes_the_documented_columns(capsys, tmp_path):
     Image.new("RGB", (90, 70), "grey").save(tmp_path / "a.png")
     (tmp_path / "b.jpg").write_text("no picture")
@@ -161,18 +190,41 @@ def test_visualize_draws_seven_samples(capsys, small_sample, tmp_path):
         (["evaluate", "--weights", "none.keras", "--dataset", "SAMPLE"], "no weights at none"),
         (["predict", "nowhere.jpg", "--weights", "SAMPLE"], "no file or folder nowhere.jpg"),
         (["train", "--loss-weights", "age"], "TASK=NUMBER"),
-        (["train", "--loss-weights", "mood=1"], "unknown task 'mood'"),
+        (["train", "--loss-weights", "mood=1", "--data-dir", "data"], "unknown task 'mood'"),
         (["train", "--recipe", "open-data", "--start", "FER"], "--start does not go with"),
         (["train", "--recipe", "open-data", "--batch-size", "8"], "--batch-size does not go"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(capsys, monkeypatch, tmp_path, words, message):
+def test_bad_input_is_one_line_and_status_2(
+    capsys, monkeypatch, tmp_path, small_sample, words, message
+):
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
     assert "Traceback" not in error
+
+
+def test_the_documented_commands_are_understood():
+    text = (Path(__file__).parent.parent / "README.md").read_text() + cli.EXAMPLES
+    lines = re.findall(r"python -m fer_helpers ([^`#\n]+)", text)
+    assert len(lines) > 10
+    for line in lines:
+        assert cli._parser().parse_args(shlex.split(line)).function
+
+
+def test_multitask_compares_the_runs_it_was_asked_for(capsys, monkeypatch):
+    asked, arms = {}, ("emotion alone", "equal weights")
+    rows = [(arm, seed, 0.1 * seed) for arm in arms for seed in (0, 1)]
+    runs = pd.DataFrame(rows, columns=["arm", "seed", "public_emotion_accuracy"])
+    monkeypatch.setattr(multitask, "study", lambda *words: asked.update(words=words) or runs)
+    table = json.loads(out_of(capsys, "multitask", "--seeds", 2, "--epochs", 3, "--json"))
+    assert [row["arm"] for row in table] == ["emotion alone", "equal weights"]
+    assert asked["words"][2:5] == (range(2), 3, multitask.FACES)
+    runs = runs[2:]  # nothing to compare with
+    table = json.loads(out_of(capsys, "multitask", "--arms", "equal weights", "--json"))
+    assert [row["seed"] for row in table] == [0, 1]
 
 
 def test_an_unknown_dataset_lists_the_known_ones(capsys):

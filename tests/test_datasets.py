@@ -411,6 +411,18 @@ def test_raf_bad_lines_and_missing_images_are_listed(tmp_path):
     assert places == [f"{name}:9", f"{name}:10", f"{name}:12", "train_00011"]
 
 
+def test_raf_labels_go_with_the_name_past_a_damaged_file(tmp_path):
+    tree = raf_tree(packed=False) | {"basic/Image/aligned/train_00002_aligned.jpg": b"x"}
+    write(tmp_path / "RAFDB", tree)
+    faces = read_dataset("RAFDB", data_dir=tmp_path)
+    assert len(faces) == 7
+    for path, row in zip(faces.paths, faces.labels, strict=True):
+        stem = Path(path).name.removesuffix("_aligned.jpg")
+        assert row[BLOCKS["emotion"]].argmax() == RAF_LABELS[stem] - 1
+        attributes = [row[BLOCKS[task]].argmax() for task in ("gender", "race", "age")]
+        assert tuple(attributes) == RAF_ATTRIBUTES[stem]
+
+
 def test_raf_labels_without_images(tmp_path):
     write(
         tmp_path / "RAFDB",
@@ -460,6 +472,26 @@ def test_utkface(tmp_path, capsys, zip_it):
     assert "1 names lack the race" in said
     assert "39_1_2017" in said
     assert "1 files are there twice" in said
+
+
+def test_utkface_part_and_labels_go_with_the_name_past_a_damaged_file(tmp_path):
+    learnt, held_out = "201701091000", "201701091022"  # minutes
+    people = ((1, 0, 0), (30, 1, 1), (80, 0, 2))
+    tree = {
+        f"{age}_{gender}_{race}_{minute}{number:05}.jpg.chip.jpg": picture(number, 60)
+        for minute in (learnt, held_out)
+        for number, (age, gender, race) in enumerate(people)
+    }
+    tree[min(name for name in tree if learnt in name)] = b"no image"
+    write(tmp_path / "UTKFACE", tree)
+    faces = read_dataset("UTKFACE", data_dir=tmp_path)
+    assert len(faces) == 5
+    for path, part, row in zip(faces.paths, faces.parts, faces.labels, strict=True):
+        age, gender, race, date = path.split(".")[0].split("_")
+        assert part == ("validation" if date.startswith(held_out) else "train")
+        assert row[BLOCKS["gender"]].argmax() == int(gender)
+        assert row[BLOCKS["race"]].argmax() == int(race)
+        assert row[BLOCKS["age"]].argmax() == {1: 0, 30: 2, 80: 4}[int(age)]
 
 
 def test_utkface_malformed_names_are_listed(tmp_path):

@@ -12,6 +12,11 @@ from fer_helpers.exercises import CHECKS, OPEN, check, find_fault
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9]*.ipynb"))
 
 
+@pytest.fixture(autouse=True)
+def _data(monkeypatch, sample_folder):
+    monkeypatch.setenv("FER_DATA_DIR", str(sample_folder))
+
+
 def exercise_cells(path):
     cells = nbformat.read(path, as_version=4).cells
     return [cell for cell in cells if "exercise" in cell.metadata.get("tags", ())]
@@ -48,6 +53,16 @@ def test_solutions_are_right_and_the_stored_cells_are_open(path, monkeypatch):
         exec(cell.source, names)
         assert judged.pop() == OPEN, cell.source
     assert not judged
+
+
+def bootstrap(differences, rng, percentile):
+    means = rng.choice(differences, (2000, len(differences))).mean(axis=1)
+    return np.percentile(means, [percentile, 100 - percentile])
+
+
+def first_to_last(right, group, smallest):
+    names = [name for name in np.unique(group) if (group == name).sum() >= smallest]
+    return abs(right[group == names[0]].mean() - right[group == names[-1]].mean())
 
 
 @pytest.mark.parametrize(
@@ -91,6 +106,23 @@ def test_solutions_are_right_and_the_stored_cells_are_open(path, monkeypatch):
         ("10.1", 0.002, "in seconds"),
         ("10.2", lambda means, counts: np.mean(means), "mean of the means"),
         ("10.2", lambda means, counts: np.dot(means, counts) / np.sum(counts), "should be 0"),
+        ("02.2", np.r_[0, 0, 0, 2, -1, np.zeros(13)], "nothing in between"),
+        ("02.2", ["x"] * 18, "numbers are wanted"),
+        ("02.3", lambda y, task: y[:, :7].any(axis=1), "a number is wanted"),
+        ("02.3", lambda y, task: 3.9, "wrong for emotion"),
+        ("03.1", float("inf"), "whole number"),
+        ("03.2", lambda losses, mask: losses.sum() / mask.sum() if mask.any() else 0, "labelled"),
+        ("03.3", lambda y, amount: np.where(y.any(1)[:, None], y * 0.8 + 0.05, 0), "0.1, 0.8"),
+        ("06.2", lambda p, t: p if t == 1 else p**0.5 / (p**0.5).sum(), "log p"),
+        ("07.1", [[1], [2, 3]], "the same length"),
+        ("07.2", lambda boxes: max(range(4), key=lambda i: boxes[i][3]), "the highest"),
+        ("07.2", lambda boxes: max(range(4), key=lambda i: sum(boxes[i][2:])), "the widest"),
+        ("07.3", lambda p, t: p.argmax() if p.max() >= t else -1, "not above"),
+        ("07.3", lambda p, t: (p > t).argmax() if p.max() > t else -1, "most probable"),
+        ("08.2", lambda a, b: b.any() and a @ b / np.sqrt(a @ a * (b @ b)), "the first or"),
+        ("08.3", lambda d, rng: bootstrap(d, rng, 5), "percentiles 5 and 95"),
+        ("08.3", lambda d, rng: bootstrap(d, rng, 1), "percentiles 1 and 99"),
+        ("09.1", lambda right, group, smallest: first_to_last(right, group, smallest), "any of"),
         ("04.1", "many", "a number is wanted, not str"),
         ("04.2", 5, "a function is wanted"),
         ("04.2", lambda: 5, "your function raised TypeError"),

@@ -1,5 +1,6 @@
 """The backbones, their heads, and loading weights from elsewhere."""
 
+import json
 from pathlib import Path
 
 import keras
@@ -9,7 +10,15 @@ import pytest
 import fer_helpers
 from fer_helpers.batches import batches_of
 from fer_helpers.labels import OUTPUTS, encode_labels
-from fer_helpers.model import BACKBONES, CalibratedSoftmax, build_model, get_model, load_model
+from fer_helpers.model import (
+    BACKBONES,
+    CalibratedSoftmax,
+    build_model,
+    get_model,
+    load_model,
+    read_weights,
+    write_weights,
+)
 from fer_helpers.training import compile_model
 
 SMALL = (4, 4, 8, 8)
@@ -17,6 +26,7 @@ SMALL = (4, 4, 8, 8)
 
 @pytest.fixture(scope="module")
 def small():
+    keras.utils.set_random_seed(0)  # a fixture of a module comes before that of a test
     return build_model(widths=SMALL)
 
 
@@ -149,6 +159,31 @@ def test_files_that_are_no_such_model_are_refused(tmp_path, make, message):
     make(path)
     with pytest.raises(ValueError, match=message):
         load_model(path)
+
+
+def temperatures(model):
+    return [float(model.get_layer(name).temperature) for name in OUTPUTS.values()]
+
+
+def test_temperatures_travel_with_the_weights_and_other_bytes_are_refused(tmp_path):
+    network = build_model()
+    for number, name in enumerate(OUTPUTS.values()):
+        network.get_layer(name).temperature.assign(0.5 + number)
+    network.save(tmp_path / "a.keras")
+    file = write_weights(network, "b", tmp_path)
+    for loaded in (load_model(tmp_path / "a.keras"), read_weights(file)):
+        assert temperatures(loaded) == [0.5, 1.5, 2.5, 3.5]
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(ValueError, match="not the file that was written"):
+        read_weights(file)
+
+
+def test_shipped_weights_have_the_temperatures_of_their_card():
+    folder = Path(fer_helpers.__file__).parent / "pretrained"
+    said = json.loads((folder / "open-data.json").read_text())["temperatures"]
+    network = load_model("FER")
+    assert network.name == "deep"
+    assert temperatures(network) == pytest.approx([said[task] for task in OUTPUTS], rel=1e-6)
 
 
 @pytest.mark.parametrize("dataset_name", ["SAMPLE", "FER", "UTKFACE"])

@@ -1,5 +1,7 @@
 """The arms of the study, its table, and the gradients of the tasks."""
 
+import itertools
+
 import keras
 import numpy as np
 import pandas as pd
@@ -53,6 +55,16 @@ def test_an_arm_trains_the_heads_that_have_a_loss(arm, parts, monkeypatch):
     ]
     assert changed == [True, True] + [arm != "emotion alone"] * 6
     assert model.output_shape == [(None, 7), (None, 3), (None, 3), (None, 5)]
+
+
+def test_arms_with_the_same_heads_learn_differently(parts, monkeypatch):
+    monkeypatch.setattr(multitask, "SHARES", (16, 8))
+    ends = {}
+    for arm in set(multitask.ARMS) - {multitask.ALONE}:
+        model = multitask.train_arm(arm, 0, parts, epochs=1, options=SMALL)
+        ends[arm] = np.concatenate([weights.ravel() for weights in model.get_weights()])
+    for one, other in itertools.combinations(ends, 2):
+        assert not np.allclose(ends[one], ends[other]), (one, other)
 
 
 def test_study_goes_on_where_it_stopped(small_study, tmp_path):

@@ -26,6 +26,7 @@ from fer_helpers.prediction import (
 
 @pytest.fixture(scope="module")
 def model():
+    keras.utils.set_random_seed(0)  # a fixture of a module comes before that of a test
     return build_model(widths=(4, 4, 8, 8))
 
 
@@ -54,6 +55,8 @@ def test_flip_averages_both_ways_round(model, images):
     np.testing.assert_allclose(
         flipped, predict(model, images[:, :, ::-1], views=2)["emotion"], atol=1e-5
     )
+    both = [predict(model, view)["emotion"] for view in (images, images[:, :, ::-1])]
+    np.testing.assert_allclose(flipped, np.mean(both, axis=0), atol=1e-5)
 
 
 def test_ten_views_are_the_corners_the_centre_and_their_mirror_images(model, images):
@@ -140,14 +143,14 @@ def test_table_has_the_documented_columns(model, images):
 def test_crops_of_any_kind_are_read_and_bad_ones_listed(model, images, tmp_path):
     Image.fromarray(images[0, :, :, 0]).save(tmp_path / "a_grey.png")
     Image.fromarray(np.repeat(images[1], 3, axis=2)).resize((100, 90)).save(tmp_path / "b_rgb.jpg")
-    (tmp_path / "c_text.jpg").write_text("not a picture")
+    (tmp_path / "0_text.jpg").write_text("not a picture")
     (tmp_path / "d_empty.png").write_bytes(b"")
     table = predict_crops(model, image_files([tmp_path]), batch_size=3)
-    assert [path.rsplit("/", 1)[-1][0] for path in table["path"]] == list("abcd")
-    assert (table["error"] == "").tolist() == [True, True, False, False]
-    assert table["emotion"].isna().tolist() == [False, False, True, True]
+    assert [path.rsplit("/", 1)[-1][0] for path in table["path"]] == list("0abd")
+    assert (table["error"] == "").tolist() == [False, True, True, False]
+    assert table["emotion"].isna().tolist() == [True, False, False, True]
     expected = predict(model, images[:1])["emotion"][0]
-    np.testing.assert_allclose(table.iloc[0, 2:9].astype(float), expected, atol=1e-5)
+    np.testing.assert_allclose(table.iloc[1, 2:9].astype(float), expected, atol=1e-5)
 
 
 def test_paths_without_images_are_named(tmp_path):
@@ -172,6 +175,27 @@ def test_a_face_is_turned_upright_and_framed():
     assert crop[40:, :8].max() < 30
 
 
+def test_faces_of_a_large_photo_lie_where_they_are_the_largest_first(monkeypatch):
+    def face(x, y, side, confidence=0.99):
+        points = (TEMPLATE * side + [x, y]).tolist()
+        keypoints = dict(zip(prediction.KEYPOINTS, points, strict=True))
+        return {"box": [x, y, side, side], "confidence": confidence, "keypoints": keypoints}
+
+    class Detector:
+        def detect_faces(self, pixels):
+            assert pixels.shape == (640, 1280, 3)  # half the photo
+            return [face(100, 50, 60), face(600, 200, 200), face(0, 0, 300, confidence=0.8)]
+
+    monkeypatch.setattr(prediction, "_detector", Detector)
+    photo = np.zeros((1280, 2560, 3), np.uint8)
+    photo[400:800, 1200:1600] = 200
+    crops, boxes = prediction.find_faces(photo)
+    sides = boxes[["left", "top", "right", "bottom"]].to_numpy().tolist()
+    assert sides == [[1200, 400, 1600, 800], [200, 100, 320, 220]]
+    assert crops[0].mean() > 190
+    assert crops[1].mean() < 10
+
+
 def test_finding_faces_on_another_backend_says_what_to_do(monkeypatch):
     monkeypatch.setattr(prediction.keras.backend, "backend", lambda: "jax")
     prediction._detector.cache_clear()
@@ -193,8 +217,24 @@ def test_photos_are_opened_the_right_way_up(tmp_path):
         open_photo(tmp_path / "text.jpg")
 
 
-def test_grad_cam_points_at_what_decides(images):
-    # A network whose only trained part is a bright spot: the evidence lies where it is.
+def test_grad_cam_lies_on_what_decides():
+    image = keras.Input((48, 48, 1))
+    maps = keras.layers.AveragePooling2D(8, name="cam")(image)
+    logits = keras.layers.Dense(7, name="emotion_logits")
+    network = keras.Model(image, logits(keras.layers.GlobalAveragePooling2D()(maps)))
+    brightness = np.zeros((1, 7), np.float32)
+    brightness[0, 5], brightness[0, 0] = 1, -1  # for anger, and against surprise
+    logits.set_weights([brightness, np.zeros(7)])
+    spot = np.zeros((48, 48, 1), np.float32)
+    spot[32:40, 8:16] = 255
+    heat = grad_cam(network, spot, "emotion", "anger")
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert 30 <= row < 42
+    assert 6 <= column < 18
+    assert not grad_cam(network, spot, "emotion", "surprise").any()
+
+
+def test_grad_cam_is_a_share_or_nothing(images):
     model = build_model(widths=(4, 4, 8, 8), augment=False)
     heat = grad_cam(model, images[0], "emotion", "anger")
     assert heat.shape == (48, 48)

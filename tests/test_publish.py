@@ -36,6 +36,7 @@ def test_bars_are_those_that_the_script_writes(copy):
         assert path.read_text() == (ROOT / "notebooks" / path.name).read_text(), (
             f"run python notebooks/publish.py bars: {path.name}"
         )
+    assert (copy / "README.md").read_text() == (ROOT / "README.md").read_text()
 
 
 def test_links_of_the_bars_lead_to_the_neighbours():

@@ -7,9 +7,17 @@ import pytest
 
 from fer_helpers import training
 from fer_helpers.batches import batches_of
+from fer_helpers.datasets import Faces
 from fer_helpers.labels import encode_labels
 from fer_helpers.model import build_model, load_model
-from fer_helpers.training import compile_model, fit, labelled_tasks, monitored_metric, train
+from fer_helpers.training import (
+    compile_model,
+    fit,
+    labelled_tasks,
+    monitored_metric,
+    read_history,
+    train,
+)
 
 SMALL = (4, 4, 8, 8)
 
@@ -55,6 +63,30 @@ def test_unlabelled_tasks_cost_nothing(faces):
     assert scores["loss"] == pytest.approx(2 * scores["emotion_output_loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("RAFDB", ["train"]), ("FER", ["train", "validation"]), ("SAMPLE", ["train", "validation"])],
+)
+def test_what_is_learnt_from_and_what_is_chosen_by(name, asked, monkeypatch):
+    numbers = np.arange(100, dtype=np.uint8)
+    words = numbers.astype(str)
+    faces = Faces(numbers[:, None, None, None], np.zeros((100, 18), np.float32), words, words)
+    seen = []
+
+    def read(_, split="all", **__):
+        seen.append(split)
+        return faces
+
+    monkeypatch.setattr(training, "read_dataset", read)
+    (learnt, _), (chosen, _) = training.load_training_data(name)
+    assert seen == asked  # never a test part
+    if name == "RAFDB":
+        assert (len(learnt), len(chosen)) == (90, 10)
+        assert not set(learnt.ravel()) & set(chosen.ravel())
+        _, (again, _) = training.load_training_data(name)
+        np.testing.assert_array_equal(again, chosen)
+
+
 def test_training_learns_and_keeps_the_best_epoch(faces, tmp_path):
     history = run(faces, 8, tmp_path)
     assert history["epoch"].tolist() == list(range(1, 9))
@@ -75,6 +107,37 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(faces, tmp_path):
     assert len(list((tmp_path / "parts").glob("resume-*"))) == 1
 
 
+def test_a_worse_epoch_does_not_replace_the_best_one_after_an_interruption(faces, tmp_path):
+    run(faces, 4, tmp_path)
+    best = (tmp_path / "model.keras").read_bytes()
+    assert read_history(tmp_path)["val_emotion_output_accuracy"].max() > 0.6
+    model = compile_model(build_model(widths=SMALL), tasks=("emotion",))
+    model.optimizer = keras.optimizers.Adam(0.01)
+    head = model.get_layer("emotion_logits")
+
+    def spoil(*_, **__):
+        head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
+
+    spoiling = keras.callbacks.LambdaCallback(on_train_batch_end=spoil)
+    batches = batches_of(*faces, 16, True), batches_of(*faces, 64)
+    history = fit(model, *batches, 5, tmp_path, patience=10, callbacks=(spoiling,))
+    assert history["val_emotion_output_accuracy"].iloc[-1] <= 0.5
+    assert (tmp_path / "model.keras").read_bytes() == best
+
+
+def test_a_rate_that_has_fallen_stays_so_after_an_interruption(faces, tmp_path):
+    X, y = faces
+    constant = np.zeros_like(X), y
+    whole = run(constant, 6, tmp_path / "whole", patience=4)
+    run(constant, 4, tmp_path / "parts", patience=4)
+    parts = run(constant, 6, tmp_path / "parts", patience=4)
+    pd.testing.assert_frame_equal(parts, whole, rtol=1e-4)
+    rates = whole["learning_rate"]
+    assert rates.iloc[3] < 0.01
+    falls = (rates / rates.shift()).dropna()
+    assert falls[falls < 1].to_numpy() == pytest.approx(0.3, rel=1e-3)
+
+
 def test_early_stopping_is_remembered(faces, tmp_path):
     X, y = faces
     constant = np.zeros_like(X), y
@@ -87,6 +150,39 @@ def test_a_run_with_other_settings_is_not_mixed_in(tmp_path, small_sample):
     train("SAMPLE", 1, tmp_path, data_dir=small_sample, batch_size=256)
     with pytest.raises(ValueError, match=r"begun with \{'seed': 0\}, now asked for with"):
         train("SAMPLE", 2, tmp_path, data_dir=small_sample, batch_size=256, seed=1)
+
+
+@pytest.mark.parametrize(
+    "changed", ["loss_weights.age_output", "batch_size", "images", "optimizer.class", "network"]
+)
+def test_each_setting_is_remembered(faces, tmp_path, changed):
+    def go(age=4.0, batch_size=16, images=128, optimizer=keras.optimizers.Adam, name="compact"):
+        model = build_model(widths=SMALL) if name == "compact" else build_model(name)
+        weights = training.PAPER_LOSS_WEIGHTS | {"age": age}
+        compile_model(model, weights, ("emotion",), optimizer(0.01))
+        X, y = faces[0][:images], faces[1][:images]
+        fit(model, batches_of(X, y, batch_size, True), batches_of(X, y, 64), 1, tmp_path)
+
+    go()
+    other = {
+        "loss_weights.age_output": {"age": 1.0},
+        "batch_size": {"batch_size": 32},
+        "images": {"images": 96},
+        "optimizer.class": {"optimizer": keras.optimizers.SGD},
+        "network": {"name": "paper"},
+    }
+    with pytest.raises(ValueError, match=f"begun with .*'{changed}'"):
+        go(**other[changed])
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_train_goes_on_in_any_precision(faces, monkeypatch, tmp_path, policy):
+    monkeypatch.setattr(training, "load_training_data", lambda *_, **__: (faces, faces))
+    monkeypatch.setattr(training, "choose_precision", lambda: policy)
+    train("SAMPLE", 1, tmp_path, batch_size=64)
+    assert len(train("SAMPLE", 2, tmp_path, batch_size=64)) == 2
+    kept = load_model(tmp_path / "model.keras")
+    assert {layer.compute_dtype for layer in kept.layers} == {"float32"}
 
 
 def test_resuming_with_another_network_says_so(faces, tmp_path):
@@ -147,5 +243,9 @@ def test_rafdb_starts_from_the_weights_that_know_real_faces(
     # A temperature fits the weights that it was set for.
     assert all(begun.get_layer(name).temperature == 1 for name in begun.output_names)
     assert starts_trained or begun.name == "compact"
+    assert begun.layers[1].name == "augmentation"
+    rate = float(keras.ops.convert_to_numpy(begun.optimizer.learning_rate))
+    wanted = training.FINE_TUNING_RATE if starts_trained else training.LEARNING_RATE
+    assert rate == pytest.approx(wanted)
     with pytest.raises(ValueError, match=r"FER holds a .* network, but 'paper' is asked for"):
         training.train(dataset_name, 1, backbone="paper", start="FER")

@@ -67,14 +67,14 @@ def test_machine_limits_are_rates():
     assert all(value > 1e6 for value in machine_limits(side=64).values())
 
 
-def test_growth_reads_the_faces_that_were_drawn(sample_folder, monkeypatch):
+def test_growth_reads_the_faces_that_were_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(stages.sample, "draw_block", stages.sample.draw_block)
     monkeypatch.setattr(stages.sample, "SERIAL_BLOCKS", 0)
-    stages.draw(str(sample_folder), [600], distinct=1)
-    row = stages.grow(str(sample_folder), 600)
+    stages.draw(str(tmp_path), [600], distinct=1)
+    row = stages.grow(str(tmp_path), 600)
     assert row["n"] == 600
     assert row["us_per_image"] > 0
-    X, _ = load_data("SAMPLE", n=600, data_dir=sample_folder)
+    X, _ = load_data("SAMPLE", n=600, data_dir=tmp_path)
     np.testing.assert_array_equal(X[:256], X[256:512])
 
 
