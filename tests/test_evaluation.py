@@ -35,6 +35,7 @@ def test_accuracy_table_has_the_labelled_faces_of_the_labelled_tasks(results):
     assert (row["n"], row["accuracy"], row["majority"]) == (4, 0.75, 0.75)
     assert row["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
     assert row["low"] < 0.75 < row["high"]
+    assert row["ece"] == pytest.approx(0.25)  # sure of all four, right in three
 
 
 def test_groups_are_scored_for_themselves_and_small_ones_left_out():
@@ -124,6 +125,7 @@ def test_paired_bootstrap_takes_out_what_the_pairs_share():
     same = paired_bootstrap(seeds + 0.01, seeds)
     assert (same["low"], same["high"]) == pytest.approx((0.01, 0.01))
     assert same["n"] == 5
+    assert same["difference"] == pytest.approx(0.01)
     with pytest.raises(ValueError, match="pairs wanted"):
         paired_bootstrap(seeds, seeds[:2])
 

@@ -147,3 +147,14 @@ def test_every_figure_is_named(drawn):
     figure, axes = plt.subplots()
     axes.plot([1, 2])
     assert list(unnamed(figure)) == ["a title", "a name of the x axis", "a name of the y axis"]
+
+
+def test_typical_is_the_median_and_confusion_counts_by_row():
+    y, chances = np.zeros((3, 18)), np.zeros((3, 7))
+    y[:, 0] = 1
+    chances[:, 0] = (0.9, 0.1, 0.5)
+    assert plots.typical_faces(y, {"emotion": chances}) == {"surprise": 2}
+    counts = pd.DataFrame([[3, 1], [0, 2]], index=list("ab"), columns=list("ab"))
+    figure = plots.confusion_matrix(counts, "task")
+    shown = np.ravel(figure.axes[0].collections[0].get_array())
+    assert shown.tolist() == [0.75, 0.25, 0, 1]

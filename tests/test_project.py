@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pandas as pd
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+from PIL import Image
+
+from fer_helpers import backend
+from fer_helpers.datasets.files import Source
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "fer_helpers"
@@ -153,6 +158,29 @@ def test_modules_import_only_what_stands_above_them_in_contributing():
             names = node.module.split(".")[1:2] or [alias.name for alias in node.names]
             for name in set(names) & set(floor) - {own}:
                 assert floor[name] < floor[own], f"{path.name} imports {name}"
+
+
+def test_the_reader_in_contributing_reads(tmp_path):
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    code = textwrap.dedent(re.search(r"```python\n(   \"\"\"My faces.*?)```", text, re.DOTALL)[1])
+    names = {}
+    exec(code, names)
+    for emotion in ("anger", "happiness"):
+        (tmp_path / emotion).mkdir()
+        Image.new("L", (60, 60)).save(tmp_path / emotion / "0001.jpg")
+    with Source(tmp_path) as source:
+        faces = names["read"](source, 48)
+    assert faces.images.shape == (2, 48, 48, 1)
+    assert faces.labels.argmax(axis=1).tolist() == [5, 3]
+
+
+@pytest.mark.parametrize(
+    ("capability", "policy"),
+    [(6.1, "float32"), (7.5, "mixed_float16"), (8.0, "mixed_bfloat16")],
+)
+def test_precision_follows_the_gpu(monkeypatch, capability, policy):
+    monkeypatch.setattr(backend, "gpu_capability", lambda: capability)
+    assert backend.choose_precision() == policy
 
 
 def test_card_readme_and_stored_audit_are_about_the_same_weights():
