@@ -164,10 +164,10 @@ def photo_explorer(model: keras.Model) -> widgets.VBox:
         _say(message, "Looking for faces …")
         try:
             picture = read()
+            crops, table = predict_photo(model, picture)
         except ValueError as error:
             _say(message, str(error), "#D55E00")
             return
-        crops, table = predict_photo(model, picture)
         if table.empty:
             _say(message, f"{NO_FACE.capitalize()}. A larger, sharper or frontal one may help.")
             return

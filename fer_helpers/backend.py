@@ -14,6 +14,8 @@ from pathlib import Path
 # oneDNN's convolutions are much faster; TensorFlow turns them on by itself only on some CPUs.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Else the first notebook takes all of a GPU's memory, and the second one finds none.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
 @contextmanager
@@ -35,7 +37,9 @@ with no_native_log():
 
     if keras.backend.backend() == "jax":
         with suppress(ImportError):
-            import tensorflow  # noqa: F401  Keras' data adapters would load it later, aloud
+            import tensorflow  # Keras' data adapters would load it later, aloud
+
+            tensorflow.config.set_visible_devices([], "GPU")  # they are JAX's
 # Keras builds a new function for each model, which TensorFlow takes for a mistake.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 

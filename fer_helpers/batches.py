@@ -32,6 +32,7 @@ class FaceBatches(keras.utils.PyDataset):
         self.images, self.targets = images, dict(targets)
         self.batch_size, self.is_training = batch_size, is_training
         self.seed, self.sources = seed, tuple(sources)
+        self.devices = 1  # that share a batch; `fit` knows how many
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -70,6 +71,7 @@ class FaceBatches(keras.utils.PyDataset):
         # A memory map is read from front to back.
         rows = np.sort(rows)
         rank, processes, devices = distributed.share()
+        devices = max(devices, self.devices)
         part = -(-len(rows) // devices) * devices // processes
         rows = rows[rank * part : (rank + 1) * part]
         missing = [(0, part - len(rows))]  # all parts are equally long: the rest is unlabelled

@@ -106,11 +106,10 @@ def _train(args) -> None:
             ) from None
     out = args.out or Path("results") / (args.recipe or args.dataset)
     if args.recipe:
-        for option in ("start", "batch_size", "loss_weights"):
+        for option in ("start", "batch_size", "loss_weights", "distributed"):
             if getattr(args, option):
                 raise ValueError(
-                    f"--{option.replace('_', '-')} does not go with --recipe, which sets it: "
-                    "leave one of them out"
+                    f"--{option.replace('_', '-')} does not go with --recipe: leave one of them out"
                 )
         from fer_helpers.recipes import RECIPES
 
@@ -228,7 +227,7 @@ def audit(args) -> None:
             args.split,
             smallest=args.smallest,
         )
-        args.card.write_text(card)
+        args.card.write_text(card, encoding="utf-8")
         print(f"card in {args.card}", file=sys.stderr)
     if args.json or not (args.out or args.card):
         _show(table if args.json else table.round(3), args.json)
@@ -305,7 +304,7 @@ def _draw_photos(table, files: list[Path], folder: Path) -> None:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         # a/portrait.jpg and b/portrait.jpg are two pictures.
-        same = [other for other in files if other.stem == file.stem]
+        same = [other for other in files if other.stem.lower() == file.stem.lower()]
         number = f"-{same.index(file) + 1}" if len(same) > 1 else ""
         target = folder / f"{file.stem}-faces{number}.png"
         plots.save(plots.photo(prediction.open_photo(file), rows), target)
@@ -380,7 +379,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("open-data", "from-labels"),
         help="train on FER and UTKFACE together: open-data makes the shipped weights again and "
         "wants a GPU; from-labels does without its teachers. A recipe sets its own batches and "
-        "losses",
+        "losses, and trains on one device",
     )
     sub.add_argument(
         "--epochs",
@@ -511,6 +510,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; bad input ends with one line on stderr and exit status 2."""
     args = _parser().parse_args(arguments)
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be any bytes
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files: no window is wanted
     try:
         args.function(args)

@@ -12,8 +12,8 @@ import pandas as pd
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from fer_helpers.backend import gradient, keras
-from fer_helpers.datasets.files import decode, eight_bit, fit, note
+from fer_helpers.backend import dtype_policy, gradient, keras
+from fer_helpers.datasets.files import decode, eight_bit, fit, is_hidden, note
 from fer_helpers.evaluation import fit_temperature, labelled, true_and_predicted
 from fer_helpers.labels import OUTPUTS, TASKS
 from fer_helpers.model import IMAGE_SIZE
@@ -192,6 +192,8 @@ def prediction_table(
 def image_files(paths: Sequence[str | Path]) -> list[Path]:
     """The files among `paths`, and the images below the folders among them, sorted.
 
+    Hidden ones are left out, such as the ``._photo.jpg`` that a Mac writes beside a photo.
+
     Raises
     ------
     FileNotFoundError
@@ -200,7 +202,12 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = [file for file in path.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES]
+            inside = [
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in PHOTO_SUFFIXES
+                and not is_hidden(file.relative_to(path).as_posix())
+            ]
             if not inside:
                 raise FileNotFoundError(f"{path} holds no image ({', '.join(PHOTO_SUFFIXES)})")
             found += sorted(inside)
@@ -370,7 +377,8 @@ def _detector():
         )
     from mtcnn import MTCNN
 
-    return MTCNN()
+    with dtype_policy("float32"):  # it cannot mix the numbers of a notebook that trains
+        return MTCNN()
 
 
 def find_faces(

@@ -188,11 +188,15 @@ def fit(
     ------
     ValueError
         `out_dir` holds a run of another network, or with another optimizer, loss weights,
-        images, batch size or seed; or the first epoch gave no `monitor`.
+        images, batch size or seed, or one in float16 that is to go on in another precision;
+        the devices cannot share the batches evenly; the first epoch gave no `monitor`.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     rank, _, devices = share()
+    strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's, see `on_all_gpus`
+    devices = max(devices, strategy.num_replicas_in_sync if strategy else 1)
+    train.devices = validation.devices = devices
     if train.batch_size % devices:
         raise ValueError(f"batch_size {train.batch_size} cannot be shared by {devices} devices")
     if rank == 0:
@@ -206,6 +210,8 @@ def fit(
         "batch_size": train.batch_size,
         "seed": train.seed,
     }
+    if _inner(model.optimizer) is not model.optimizer:
+        settings["float16"] = True  # what scales the loss has numbers of its own to go on with
     _check_settings(out_dir, settings)
     mode = "max" if "accuracy" in monitor else "min"
     history = read_history(out_dir)
@@ -505,11 +511,12 @@ def _check_settings(out_dir: Path, settings: dict) -> None:
     (settings,) = pd.json_normalize(settings).to_dict("records")
     if path.is_file():
         begun = json.loads(path.read_text())
-        changed = {key: begun.get(key) for key in settings if begun.get(key) != settings[key]}
+        keys = begun.keys() | settings.keys()
+        changed = {key: begun.get(key) for key in keys if begun.get(key) != settings.get(key)}
         if changed:
             raise ValueError(
                 f"{out_dir} holds a run begun with {changed}, now asked for with "
-                f"{ {key: settings[key] for key in changed} }: use another folder, "
+                f"{ {key: settings.get(key) for key in changed} }: use another folder, "
                 "or delete this one"
             )
     if share()[0] == 0:

@@ -130,14 +130,14 @@ def write_bars(folder: Path) -> None:
         nbformat.write(content, path)
     rows = "\n".join(f"| [{title(path)}]({path.name}) | {row_end(path)}" for path in paths)
     names = "\n".join(path.stem for path in paths)
-    (folder / "index.md").write_text(INDEX.format(rows=rows, names=names))
+    (folder / "index.md").write_text(INDEX.format(rows=rows, names=names), encoding="utf-8")
     readme = folder.parent / "README.md"
-    text = readme.read_text()
+    text = readme.read_text(encoding="utf-8")
     for path in paths:
         # | `01_load_data` | what it is about | 12 min | 15 s |
         row = rf"^(\| `{path.stem}` \|[^|\n]*\|)[^\n]*$"
         text = re.sub(row, rf"\1 {row_end(path)}", text, flags=re.M)
-    readme.write_text(text)
+    readme.write_text(text, encoding="utf-8")
 
 
 def row_end(path: Path) -> str:

@@ -191,7 +191,7 @@ def test_visualize_draws_seven_samples(capsys, small_sample, tmp_path):
         (["predict", "nowhere.jpg", "--weights", "SAMPLE"], "no file or folder nowhere.jpg"),
         (["train", "--loss-weights", "age"], "TASK=NUMBER"),
         (["train", "--loss-weights", "mood=1", "--data-dir", "data"], "unknown task 'mood'"),
-        (["train", "--recipe", "open-data", "--start", "FER"], "--start does not go with"),
+        (["train", "--recipe", "open-data", "--start", "FER"], "--start does not go with --recipe"),
         (["train", "--recipe", "open-data", "--batch-size", "8"], "--batch-size does not go"),
     ],
 )

@@ -165,7 +165,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 X = np.random.default_rng(0).integers(0, 256, (64, 48, 48, 1), dtype=np.uint8)
 y = encode_labels({"emotion": np.arange(64) % 7})
-training.load_training_data = lambda *_, **__: ((X, y), (X[:16], y[:16]))
+training.load_training_data = lambda *_, **__: ((X, y), (X[:17], y[:17]))
 training.on_all_gpus = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
 models, fit = [], training.fit
 training.fit = lambda model, *rest: (models.append(model), fit(model, *rest))[1]

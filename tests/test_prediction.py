@@ -154,6 +154,7 @@ def test_crops_of_any_kind_are_read_and_bad_ones_listed(model, images, tmp_path)
 
 
 def test_paths_without_images_are_named(tmp_path):
+    (tmp_path / "._photo.jpg").write_bytes(b"what a Mac keeps beside a photo")
     with pytest.raises(FileNotFoundError, match="holds no image"):
         image_files([tmp_path])
     with pytest.raises(FileNotFoundError, match="no file or folder"):

@@ -110,7 +110,8 @@ def data_folder(data_dir: str | Path | None = None) -> Path:
     return here / "data"
 
 
-def _hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder on the way to it, is what systems hide; ``/`` between names."""
     return any(part == "__MACOSX" or part.startswith(".") for part in name.split("/"))
 
 
@@ -123,11 +124,11 @@ def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     while todo:
         prefix = todo.pop()
         here = os.stat(folder / prefix)
-        if (here.st_dev, here.st_ino) in seen:
+        if here.st_ino and (here.st_dev, here.st_ino) in seen:  # some drives number nothing
             continue
         seen.add((here.st_dev, here.st_ino))
         for entry in os.scandir(folder / prefix):
-            if _hidden(entry.name):
+            if is_hidden(entry.name):
                 continue
             if entry.is_dir():
                 todo.append(f"{prefix}{entry.name}/")
@@ -187,7 +188,7 @@ class Source:
         for info in archive.infolist():
             inside = info.filename.replace("\\", "/")
             # A damaged zip may hold a file without a name.
-            if not inside or inside.endswith("/") or _hidden(inside):
+            if not inside or inside.endswith("/") or is_hidden(inside):
                 continue
             full = f"{name}/{inside}"
             self._packed[full] = archive, info

@@ -262,7 +262,7 @@ def main() -> None:
     print(report.table(results))
     if zip_path and stages.keys() >= report.NEEDED:
         report.draw_growth(stages, GROWTH)
-        REPORT.write_text(report.report(results, CHANGES))
+        REPORT.write_text(report.report(results, CHANGES), encoding="utf-8")
 
 
 if __name__ == "__main__":

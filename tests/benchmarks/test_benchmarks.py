@@ -122,6 +122,6 @@ def test_inference_is_scored_by_its_quickest_path():
 
 def test_stored_results_have_every_figure_and_the_report_is_theirs():
     results = json.loads(bench.RESULTS.read_text())
-    assert bench.REPORT.read_text() == report.report(results, bench.CHANGES)
+    assert bench.REPORT.read_text(encoding="utf-8") == report.report(results, bench.CHANGES)
     assert bench.GROWTH.is_file()
     assert not {key for key in WANTED if not results.get(key, -1) >= 0}
