@@ -43,26 +43,35 @@ def weights_of(model, part):
     return [w.numpy().copy() for w in model.trainable_weights if part in w.path]
 
 
+@pytest.fixture(scope="module")
+def trained(parts):
+    """Arm -> its network, after an epoch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multitask, "SHARES", (16, 8))
+        return {
+            arm: multitask.train_arm(arm, 0, parts, epochs=1, options=SMALL)
+            for arm in multitask.ARMS
+        }
+
+
 @pytest.mark.parametrize("arm", multitask.ARMS)
-def test_an_arm_trains_the_heads_that_have_a_loss(arm, parts, monkeypatch):
-    monkeypatch.setattr(multitask, "SHARES", (16, 8))
+def test_an_arm_trains_the_heads_that_have_a_loss(arm, trained):
     keras.utils.set_random_seed(0)
     before = weights_of(build_model(**SMALL), "_logits")
-    model = multitask.train_arm(arm, 0, parts, epochs=1, options=SMALL)
+    model = trained[arm]
     changed = [
         not np.array_equal(old, new)
         for old, new in zip(before, weights_of(model, "_logits"), strict=True)
     ]
-    assert changed == [True, True] + [arm != "emotion alone"] * 6
+    assert changed == [True, True] + [arm != multitask.ALONE] * 6
     assert model.output_shape == [(None, 7), (None, 3), (None, 3), (None, 5)]
 
 
-def test_arms_with_the_same_heads_learn_differently(parts, monkeypatch):
-    monkeypatch.setattr(multitask, "SHARES", (16, 8))
-    ends = {}
-    for arm in set(multitask.ARMS) - {multitask.ALONE}:
-        model = multitask.train_arm(arm, 0, parts, epochs=1, options=SMALL)
-        ends[arm] = np.concatenate([weights.ravel() for weights in model.get_weights()])
+def test_arms_with_the_same_heads_learn_differently(trained):
+    ends = {
+        arm: np.concatenate([weights.ravel() for weights in model.get_weights()])
+        for arm, model in trained.items()
+    }
     for one, other in itertools.combinations(ends, 2):
         assert not np.allclose(ends[one], ends[other]), (one, other)
 
