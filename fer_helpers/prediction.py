@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from fer_helpers.backend import dtype_policy, gradient, keras
-from fer_helpers.datasets.files import decode, eight_bit, fit, is_hidden, note
+from fer_helpers.datasets.files import decode, eight_bit, fit, is_hidden, note, upright
 from fer_helpers.evaluation import fit_temperature, labelled, true_and_predicted
 from fer_helpers.labels import OUTPUTS, TASKS
 from fer_helpers.model import IMAGE_SIZE
@@ -348,9 +348,11 @@ def open_photo(source: str | Path | bytes) -> Image.Image:
     _read_heic_too()
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", "Corrupt EXIF data")
         try:
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                return eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
+                upright(image)
+                return eight_bit(image).convert("RGB")
         except Image.UnidentifiedImageError:
             raise ValueError(f"{name} is not an image, whatever its name says") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
