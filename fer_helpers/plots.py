@@ -354,7 +354,7 @@ def roofline(table: pd.DataFrame, limits: Mapping[str, float]) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
-    axes.legend()
+    axes.legend(loc="lower right")
     return figure
 
 
