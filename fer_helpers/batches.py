@@ -1,7 +1,7 @@
 """Batches: shuffled images with one target a head, ready for ``model.fit``."""
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,9 @@ class FaceBatches(keras.utils.PyDataset):
     The order follows from (`seed`, `epoch`) alone, so a run that is resumed at an epoch
     sees the batches it would have seen. `sources` is for `mixed_batches`: how many faces
     there are of each source, one source after the other, and how many go into a batch.
-    Where several processes train together, each reads its own part of every batch.
+    `changes` are made to each batch, one after the other: functions of images, targets and
+    the seed of what they draw, that give images and targets. Where several processes train
+    together, each reads its own part of every batch.
     """
 
     def __init__(
@@ -27,11 +29,12 @@ class FaceBatches(keras.utils.PyDataset):
         is_training: bool,
         seed: int,
         sources: Sequence[tuple[int, int]] = (),
+        changes: Sequence[Callable] = (),
     ):
         super().__init__()
         self.images, self.targets = images, dict(targets)
         self.batch_size, self.is_training = batch_size, is_training
-        self.seed, self.sources = seed, tuple(sources)
+        self.seed, self.sources, self.changes = seed, tuple(sources), tuple(changes)
         self.devices = 1  # that share a batch; `fit` knows how many
         self.set_epoch(0)
 
@@ -77,9 +80,10 @@ class FaceBatches(keras.utils.PyDataset):
         missing = [(0, part - len(rows))]  # all parts are equally long: the rest is unlabelled
         images = _padded(self.images[rows], missing)
         _give_back(self.images)
-        return images, {
-            name: _padded(target[rows], missing) for name, target in self.targets.items()
-        }
+        targets = {name: _padded(target[rows], missing) for name, target in self.targets.items()}
+        for change in self.changes:
+            images, targets = change(images, targets, (self.seed, self.epoch, index))
+        return images, targets
 
 
 def _give_back(images: np.ndarray) -> None:
@@ -149,7 +153,10 @@ def generate_images(
 
 
 def mixed_batches(
-    parts: Sequence[tuple[np.ndarray, np.ndarray]], shares: Sequence[int], seed: int = 0
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    shares: Sequence[int],
+    seed: int = 0,
+    changes: Sequence[Callable] = (),
 ) -> FaceBatches:
     """Training batches with a fixed number of faces from each of several data sets.
 
@@ -162,6 +169,8 @@ def mixed_batches(
         are drawn from anew each epoch, and gone through again where they are too small.
     seed
         Of the shuffling.
+    changes
+        See `FaceBatches`.
 
     Raises
     ------
@@ -174,7 +183,7 @@ def mixed_batches(
     X, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     plain = batches_of(X, y, sum(shares), True, seed=seed)
     sources = tuple(zip(lengths, shares, strict=True))
-    return FaceBatches(X, plain.targets, sum(shares), True, seed, sources)
+    return FaceBatches(X, plain.targets, sum(shares), True, seed, sources, changes)
 
 
 def batches_of(X: np.ndarray, y: np.ndarray, *args, **kwargs) -> FaceBatches:

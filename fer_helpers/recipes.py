@@ -1,9 +1,8 @@
 """How the shipped weights were made: run again, a recipe makes them from the data sets."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ from tqdm import tqdm
 
 from fer_helpers import plots
 from fer_helpers.augment import RandomFace
-from fer_helpers.backend import choose_precision, dtype_policy, keras
+from fer_helpers.backend import choose_precision, compiled, dtype_policy, keras
 from fer_helpers.batches import FaceBatches, batches_of, mixed_batches
 from fer_helpers.evaluation import labelled, true_and_predicted
 from fer_helpers.labels import OUTPUTS
@@ -77,31 +76,14 @@ def train_open_data(
         The history, a row an epoch, with a column ``run``.
     """
     out_dir = Path(out_dir)
-    asked = {"backbone": backbone, "epochs": epochs, "seed": seed}
     folders = {name: out_dir / name for name in (*TEACHERS, "round-1")} | {"round-2": out_dir}
     for number, name in enumerate(TEACHERS, 1):
         # Another seed each: networks that err in different places.
         train_from_labels(folders[name], epochs // 2 or 1, seed + 1000 * number, data_dir, TEACHER)
-    train, validation = _load_sources(data_dir)
-
-    def faces(seed: int) -> FaceBatches:
-        return mixed_batches(train, list(SOURCES.values()), seed)
-
-    def make(name: str, run: _Run, settled: bool = False) -> None:
-        folder = folders[name]
-        if _is_written(folder, asked):
-            return
-        with dtype_policy(choose_precision()):
-            teachers = [read_weights(folders[name] / WEIGHTS) for name in TEACHERS]
-        network = _train(run, TaughtBatches(faces(run.seed), teachers), validation, folder)
-        if settled:
-            settle(network, faces(seed))
-        _write(network, validation, folder, asked)
-
-    make("round-1", _Run(backbone, epochs, seed, 0.1, is_taught=True))
-    begin = load_model(folders["round-1"] / "model.keras").get_weights()
-    again = _Run(backbone, -(-2 * epochs // 5), seed + 3000, 0.05, is_taught=True, begin=begin)
-    make("round-2", again, settled=True)
+    teachers = [folders[name] for name in TEACHERS]
+    asked = (backbone, epochs, seed, data_dir, teachers)
+    _make(folders["round-1"], *asked)
+    _make(out_dir, *asked, begin=folders["round-1"])
     history = pd.concat({name: read_history(f) for name, f in folders.items()}, names=["run"])
     history = history.reset_index("run")
     history.to_csv(out_dir / "open-data.history.csv", index=False, float_format="%.4f")
@@ -117,7 +99,7 @@ def train_from_labels(
 ) -> pd.DataFrame:
     """Train one network on both data sets from their labels, smoothed by 0.1, without teachers.
 
-    It makes the teachers of `train_open_data`, compares backbones, and is what can be done
+    So the teachers of `train_open_data` learn. It compares backbones, and is what can be done
     without a GPU.
 
     Parameters
@@ -137,15 +119,51 @@ def train_from_labels(
     pandas.DataFrame
         The history, a row an epoch.
     """
+    _make(out_dir, backbone, epochs, seed, data_dir)
+    return read_history(out_dir)
+
+
+def _make(
+    out_dir: str | Path,
+    backbone: str,
+    epochs: int,
+    seed: int,
+    data_dir: str | Path | None,
+    teachers: Sequence[Path] = (),
+    begin: Path | None = None,
+) -> None:
+    """Train a network and write it, or go on with it, or do nothing if it is there.
+
+    `teachers` and `begin` are folders of such networks. What begins from another is a second
+    round: shorter, gentler, and settled in the end.
+    """
     out_dir = Path(out_dir)
     asked = {"backbone": backbone, "epochs": epochs, "seed": seed}
-    if not _is_written(out_dir, asked):
-        train, validation = _load_sources(data_dir)
-        batches = mixed_batches(train, list(SOURCES.values()), seed)
-        run = _Run(backbone, epochs, seed, 0.1, smoothing=0.1)
-        network = _train(run, batches, validation, out_dir)
-        _write(network, validation, out_dir, asked)
-    return read_history(out_dir)
+    if _is_written(out_dir, asked):
+        return
+    train, validation = _load_sources(data_dir)
+    shares, rate = list(SOURCES.values()), 0.1
+    if begin:
+        epochs, seed, rate = -(-2 * epochs // 5), seed + 3000, 0.05
+    with dtype_policy(choose_precision()):
+        seen = [read_weights(folder / WEIGHTS) for folder in teachers]
+        changes = [taught_by(seen)] if teachers else []
+        keras.utils.set_random_seed(seed)
+        # Faces that teachers have seen are changed already.
+        model = get_model(backbone=backbone, augment=not teachers)
+    if begin:
+        model.set_weights(load_model(begin / "model.keras").get_weights())
+    batches = mixed_batches(train, shares, seed, changes)
+    optimizer = _optimizer(len(batches), epochs, rate)
+    smoothing = 0.0 if teachers else 0.1
+    compile_model(model, LOSS_WEIGHTS, optimizer=optimizer, label_smoothing=smoothing)
+    fit(model, batches, batches_of(*validation, 256), epochs, out_dir, patience=None)
+    # Who goes on training it on faces of their own wants them changed.
+    best = build_model(backbone, augment=True)
+    best.set_weights(load_model(out_dir / "model.keras").get_weights())
+    if begin:
+        settle(best, mixed_batches(train, shares, seed))
+    _write(best, validation, out_dir, asked)
 
 
 def _load_sources(data_dir):
@@ -159,58 +177,34 @@ def _load_sources(data_dir):
     return [train for train, _ in parts], (X[order], y[order])
 
 
-class _Run(NamedTuple):
-    backbone: str
-    epochs: int
-    seed: int
-    rate: float  # of learning, at its highest
-    smoothing: float = 0.0
-    is_taught: bool = False
-    begin: list[np.ndarray] | None = None  # weights; None: random ones
+def taught_by(teachers: Sequence[keras.Model]) -> Callable:
+    """A change of `FaceBatches`: labels become in part what `teachers` answer.
 
-
-class TaughtBatches(FaceBatches):
-    """Batches of faces that are changed already, with labels that are in part teachers' answers.
-
-    The teachers see each face as it is learnt from: turned, shifted, covered. Blocks
-    without a label stay so.
-
-    Parameters
-    ----------
-    batches
-        Of faces as they are, from `mixed_batches`.
-    teachers
-        Networks of `get_model`, whose probabilities are averaged.
+    The teachers see each face as it is then learnt from: turned, shifted, covered. Their
+    probabilities are averaged. What is not labelled stays so.
     """
+    image = keras.Input(teachers[0].input_shape[1:])
+    changed = _ChangedFace(dtype="float32")(image)
+    # Named apart: Keras wants no two parts of a network called the same.
+    asked = [
+        keras.Model(teacher.inputs, teacher.outputs, name=f"teacher_{number}")(changed)
+        for number, teacher in enumerate(teachers)
+    ]
+    means = [sum(answers) / len(teachers) for answers in zip(*asked, strict=True)]
+    both = keras.Model(image, [changed, *means])
+    ask = compiled(both)
 
-    def __init__(self, batches: FaceBatches, teachers: Sequence[keras.Model]):
-        super().__init__(
-            batches.images,
-            batches.targets,
-            batches.batch_size,
-            batches.is_training,
-            batches.seed,
-            batches.sources,
-        )
-        image = keras.Input(teachers[0].input_shape[1:])
-        changed = _ChangedFace(dtype="float32")(image)
-        # Named apart: Keras wants no two parts of a network called the same.
-        asked = [
-            keras.Model(teacher.inputs, teacher.outputs, name=f"teacher_{number}")(changed)
-            for number, teacher in enumerate(teachers)
-        ]
-        means = [sum(answers) / len(teachers) for answers in zip(*asked, strict=True)]
-        self._teachers = keras.Model(image, [changed, *means])
-
-    def __getitem__(self, index: int):
-        images, targets = super().__getitem__(index)
-        seed_layers(self._teachers, self.seed, self.epoch, index)
-        changed, *answers = self._teachers.predict_on_batch(images)
+    def change(images, targets, seed):
+        seed_layers(both, *seed)
+        changed, *answers = ask(images)
+        taught = {}
         for output, answer in zip(OUTPUTS.values(), answers, strict=True):
             label = targets[output]
             mass = label.sum(axis=1, keepdims=True)
-            targets[output] = (1 - ANSWERS) * label + ANSWERS * mass * answer
-        return np.rint(changed).astype(np.uint8), targets
+            taught[output] = (1 - ANSWERS) * label + ANSWERS * mass * answer
+        return changed, taught
+
+    return change
 
 
 class _ChangedFace(RandomFace):
@@ -218,22 +212,6 @@ class _ChangedFace(RandomFace):
 
     def call(self, images, training=None):
         return super().call(images, training=True)
-
-
-def _train(run: _Run, batches, validation, out_dir) -> keras.Model:
-    """The network of a run's best epoch."""
-    keras.utils.set_random_seed(run.seed)
-    with dtype_policy(choose_precision()):
-        model = get_model(backbone=run.backbone, augment=not run.is_taught)
-    if run.begin is not None:
-        model.set_weights(run.begin)
-    optimizer = _optimizer(len(batches), run.epochs, run.rate)
-    compile_model(model, LOSS_WEIGHTS, optimizer=optimizer, label_smoothing=run.smoothing)
-    fit(model, batches, batches_of(*validation, 256), run.epochs, out_dir, patience=None)
-    # Who goes on training it on faces of their own wants them changed.
-    best = build_model(run.backbone, augment=True)
-    best.set_weights(load_model(out_dir / "model.keras").get_weights())
-    return best
 
 
 def settle(model: keras.Model, batches: FaceBatches) -> None:

@@ -247,7 +247,7 @@ def fit(
                 *watchers,
                 *averaging,
                 run,
-                *([keras.callbacks.TensorBoard(out_dir / "logs"), _Progress(epochs)] * (rank == 0)),
+                *([_TensorBoard(out_dir / "logs"), _Progress(epochs)] * (rank == 0)),
             ],
         )
     # Rank 0 may still be writing the file.
@@ -377,8 +377,15 @@ def seed_layers(model: keras.Model, *seed: int) -> None:
             generator.state.assign(state.astype(generator.state.dtype))
 
 
+class _TensorBoard(keras.callbacks.TensorBoard):
+    async_safe = True  # see `_Progress`; it writes once an epoch
+
+
 class _Progress(keras.callbacks.Callback):
     """A bar within each epoch, and a line after it."""
+
+    # Else Keras waits for the numbers of each step before it begins the next one.
+    async_safe = True
 
     def __init__(self, epochs: int):
         super().__init__()
