@@ -22,7 +22,8 @@ class RandomFace(keras.layers.Layer):
     rotation
         Greatest angle, in degrees.
     zoom, shift
-        Greatest change of size, and of place as a share of the side.
+        Greatest change of size, and of place as a share of the side, before the face is turned
+        and zoomed.
     contrast, brightness
         Greatest change, as a share of the contrast and of the range of grey.
     erase
@@ -108,8 +109,8 @@ def _relight(images, draws, contrast, brightness):
 
 def _cover(images, draws, share):
     _, height, width, _ = images.shape
-    rows = ops.reshape(ops.arange(height, dtype="float32") / height, (1, height, 1, 1))
-    columns = ops.reshape(ops.arange(width, dtype="float32") / width, (1, 1, width, 1))
+    rows = ops.reshape((ops.arange(height, dtype="float32") + 0.5) / height, (1, height, 1, 1))
+    columns = ops.reshape((ops.arange(width, dtype="float32") + 0.5) / width, (1, 1, width, 1))
     y, tall, x, wide, chance, grey = (draws[:, i : i + 1] for i in range(6))
     # Sides of a tenth to four tenths of the image.
     inside_rows = ops.abs(rows - y) < 0.05 + 0.15 * tall

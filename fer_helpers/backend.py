@@ -7,7 +7,7 @@ log lines to stderr while it loads.
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -68,13 +68,13 @@ def gpu_capability() -> float | None:
         import jax
 
         gpus = [device for device in jax.devices() if device.platform == "gpu"]
-        return float(gpus[0].compute_capability) if gpus else None
+        # Devices other than NVIDIA's have no such number.
+        return float(getattr(gpus[0], "compute_capability", 0)) if gpus else None
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return None
-    # Devices other than NVIDIA's have no such number.
     major, minor = tf.config.experimental.get_device_details(gpus[0]).get(
         "compute_capability", (0, 0)
     )
@@ -92,7 +92,7 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(previous)
 
 
-def gradient(function, value):
+def gradient(function: Callable, value):
     """Gradient of a scalar function: the one thing that Keras leaves to its backend."""
     if keras.backend.backend() == "jax":
         import jax
@@ -106,17 +106,27 @@ def gradient(function, value):
     return tape.gradient(result, value)
 
 
-def compiled(model: keras.Model):
-    """A function that answers as `model.predict_on_batch`, with arrays of the backend on JAX.
+def compiled(function: Callable) -> Callable:
+    """A function of tensors, compiled by the backend."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function)
+
+
+def predictor(model: keras.Model) -> Callable:
+    """A function that answers as `model.predict_on_batch`; with arrays of its own on JAX.
 
     There it does not wait for the answers: the device works on them while the next batch is
-    put together.
+    put together. What random layers draw follows from the state they have; it stays as it is.
     """
     if keras.backend.backend() != "jax":
         return model.predict_on_batch
-    import jax
 
-    @jax.jit
+    @compiled
     def run(trainable, others, batch):
         return model.stateless_call(trainable, others, batch, training=False)[0]
 

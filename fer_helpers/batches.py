@@ -77,7 +77,7 @@ class FaceBatches(keras.utils.PyDataset):
         devices = max(devices, self.devices)
         part = -(-len(rows) // devices) * devices // processes
         rows = rows[rank * part : (rank + 1) * part]
-        missing = [(0, part - len(rows))]  # all parts are equally long: the rest is unlabelled
+        missing = part - len(rows)  # all parts are equally long: the rest is unlabelled
         images = _padded(self.images[rows], missing)
         _give_back(self.images)
         targets = {name: _padded(target[rows], missing) for name, target in self.targets.items()}
@@ -97,10 +97,10 @@ def _give_back(images: np.ndarray) -> None:
         images._mmap.madvise(mmap.MADV_DONTNEED)
 
 
-def _padded(array: np.ndarray, rows: list[tuple[int, int]]) -> np.ndarray:
-    if rows == [(0, 0)]:
+def _padded(array: np.ndarray, missing: int) -> np.ndarray:
+    if not missing:
         return np.asarray(array)
-    return np.pad(array, rows + [(0, 0)] * (array.ndim - 1))
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
 
 
 def generate_images(

@@ -69,7 +69,7 @@ def model_card(
         parts += [f"## Each class of {task}\n", _markdown(class_table(y, probabilities, task))]
     groups = audit(y, probabilities, smallest)
     if len(groups):
-        parts += ["## Each group of people\n", _gaps(groups), _markdown(_single(groups))]
+        parts += ["## Each labelled group\n", _gaps(groups), _markdown(_single(groups))]
     missing = [task for task in TASKS if task not in accuracy.index]
     if missing:
         parts.append(

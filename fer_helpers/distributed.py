@@ -110,6 +110,8 @@ def joined(address: str, processes: int, rank: int) -> Iterator[None]:
         # What carries the numbers between processors raises a ValueError.
         if isinstance(error, ValueError) and "Gloo" not in str(error):
             raise
+        if "RESOURCE_EXHAUSTED" in str(error):  # it is this one's memory that is full
+            raise
         reason = str(error).strip().splitlines()[0]
         print(
             f"error: rank {rank} lost another process ({reason}). What was saved is whole: start "

@@ -9,7 +9,7 @@ from fairlearn.metrics import MetricFrame, count
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
-from scipy.stats import t
+from scipy.stats import bootstrap, t
 from sklearn import metrics
 
 from fer_helpers.labels import BLOCKS, TASKS
@@ -30,8 +30,8 @@ def true_and_predicted(
     return y[rows, BLOCKS[task]].argmax(axis=1), probabilities[task][rows].argmax(axis=1)
 
 
-def wilson_interval(successes: ArrayLike, n: ArrayLike, z: float = 1.96):
-    """Interval of a proportion (95 % for the default `z`), after Wilson (1927).
+def wilson_interval(successes: ArrayLike, n: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """95 % interval of a proportion, after Wilson (1927).
 
     Unlike the textbook normal interval it stays inside 0 to 1 and holds for small `n`.
 
@@ -45,12 +45,14 @@ def wilson_interval(successes: ArrayLike, n: ArrayLike, z: float = 1.96):
     low, high
         Of the shape of the counts; NaN for `n` = 0.
     """
+    z = 1.96
     n = np.where(np.asarray(n) == 0, np.nan, n)
     p = successes / n
     centre = p + z * z / (2 * n)
     half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return (centre - half) / scale, (centre + half) / scale
+    # Rounding can leave a rate of 0 or 1 outside of its interval.
+    return np.clip((centre - half) / scale, 0, p), np.clip((centre + half) / scale, p, 1)
 
 
 def _rate(hits: np.ndarray, name: str) -> dict[str, float]:
@@ -131,7 +133,9 @@ def group_table(
     pandas.DataFrame
         Index the classes of `by`, in the order of `TASKS`; columns ``n``, ``accuracy``, ``low``
         and ``high`` (95 % Wilson interval), ``ece``, and ``gap``, how far the accuracy is below
-        that of the best group, with ``gap_low`` and ``gap_high`` (95 %, Newcombe 1998).
+        that of the best group, with ``gap_low`` and ``gap_high`` (Newcombe 1998). These hold
+        in 95 % for two groups chosen beforehand; the best of five equal ones lies clearly ahead
+        of some other by chance in a quarter of all tables.
 
     Raises
     ------
@@ -290,13 +294,16 @@ def paired_bootstrap(
         Different lengths, or no pairs.
     """
     difference = _pairs(ours, theirs)
-    generator, n = np.random.default_rng(seed), len(difference)
-    # Drawing n pairs with replacement: how often each comes up. In parts, as all draws of many
-    # thousand pairs would not fit into memory.
-    parts = [min(100, draws - start) for start in range(0, draws, 100)]
-    counts = (generator.multinomial(n, np.full(n, 1 / n), size=part) for part in parts)
-    means = np.concatenate([count @ difference / n for count in counts])
-    low, high = np.quantile(means, (0.025, 0.975))
+    low = high = difference[0]  # of a single pair, which scipy refuses
+    if len(difference) > 1:
+        low, high = bootstrap(
+            (difference,),
+            np.mean,
+            n_resamples=draws,
+            batch=100,  # all draws of many thousand pairs would not fit into memory
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
     return {
         "n": len(difference),
         "difference": float(difference.mean()),
@@ -375,7 +382,7 @@ def fit_temperature(probabilities: np.ndarray, true: np.ndarray) -> float:
         Between 0.05 and 20; above 1 if the network is overconfident.
     """
     # The logits but for a constant in each row, which a softmax does not see.
-    logits = np.log(np.clip(probabilities.astype(np.float64), 1e-12, 1))
+    logits = np.log(np.clip(probabilities.astype(np.float64), 1e-38, 1))
 
     def surprise(log_temperature: float) -> float:
         return metrics.log_loss(

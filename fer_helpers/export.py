@@ -5,6 +5,7 @@ What is exported is inference alone: grey images (N, 48, 48, 1) as float32 with 
 file is left behind that does not give what Keras gives.
 """
 
+import contextlib
 import functools
 import logging
 import shutil
@@ -52,7 +53,8 @@ def export(
         ``"onnx"``, for ONNX Runtime, or ``"litert"``, for LiteRT (formerly TensorFlow Lite).
     int8
         Weights and activations as whole numbers of 8 bits: a file of about a quarter the
-        size, not quite as accurate. Inputs and outputs stay float32.
+        size, not quite as accurate. Inputs and outputs stay float32. LiteRT gives probabilities
+        in steps of a 256th, so that they sum to 1 only roughly.
     dataset_name, data_dir
         Faces to compare on (the validation part) and to find the ranges of int8 by (the
         training part); best the data that the network was trained on. See `load_data`.
@@ -117,8 +119,19 @@ def load_exported(path: str | Path) -> Callable[[np.ndarray], dict[str, np.ndarr
     function
         Takes float32 (N, 48, 48, 1) with values 0 to 255, gives output name -> float32
         (N, classes).
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        Neither of the endings that `export` writes.
     """
     path = Path(path)
+    if path.suffix not in SUFFIXES.values():
+        raise ValueError(f"{path} must end in {' or '.join(SUFFIXES.values())}")
+    if not path.is_file():
+        raise FileNotFoundError(f"no network at {path}: `export` writes one")
     if path.suffix == SUFFIXES["onnx"]:
         import onnxruntime
 
@@ -168,20 +181,17 @@ def _difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> flo
     return float(np.max([np.abs(a[task] - b[task]).max() for task in TASKS]))
 
 
-class _quiet(warnings.catch_warnings):
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """Keep the converters' own remarks from showing."""
-
-    def __enter__(self):
-        super().__enter__()
+    before = logging.root.manager.disable
+    with warnings.catch_warnings(), no_native_log():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
-        self.native = no_native_log()
-        self.native.__enter__()
-
-    def __exit__(self, *exception):
-        self.native.__exit__(*exception)
-        logging.disable(logging.NOTSET)
-        super().__exit__(*exception)
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 def _batches(images: np.ndarray) -> Iterator[list[np.ndarray]]:
@@ -210,6 +220,7 @@ def _write_onnx(model: keras.Model, path: Path, ranges: np.ndarray | None) -> No
 
 
 def _quantize_onnx(path: Path, ranges: np.ndarray) -> None:
+    import onnx
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):
@@ -222,6 +233,7 @@ def _quantize_onnx(path: Path, ranges: np.ndarray) -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / path.name
         quantization.quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        nodes = onnx.load(prepared).graph.node
         quantization.quantize_static(
             prepared,
             path,
@@ -232,6 +244,8 @@ def _quantize_onnx(path: Path, ranges: np.ndarray) -> None:
             per_channel=True,
             # Products of 8 bits overflow on processors without VNNI: weights take 7.
             reduce_range=True,
+            # Else probabilities are whole 256ths, most of them 0, and do not sum to 1.
+            nodes_to_exclude=[node.name for node in nodes if node.op_type == "Softmax"],
         )
 
 

@@ -70,12 +70,17 @@ def encode_labels(classes: Mapping[str, np.ndarray | Sequence[int]]) -> np.ndarr
     unknown = set(classes) - set(TASKS)
     if unknown:
         raise ValueError(f"unknown task {sorted(unknown)}: choose from {list(TASKS)}")
+    if not classes:
+        raise ValueError(f"no labels at all: give at least one of {list(TASKS)}")
     lengths = {task: len(index) for task, index in classes.items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"labels of different length: {lengths}")
     y = np.zeros((next(iter(lengths.values())), LABEL_WIDTH), dtype=np.float32)
     for task, index in classes.items():
-        index = np.asarray(index, dtype=np.int64)
+        index = np.asarray(index)
+        if len(index) and index.dtype.kind not in "iub":
+            raise ValueError(f"{task} labels must be whole numbers, not {index.dtype}")
+        index = index.astype(np.int64)
         wrong = (index < -1) | (index >= len(TASKS[task]))
         if wrong.any():
             raise ValueError(

@@ -39,8 +39,10 @@ class MaskedCrossentropy(keras.losses.Loss):
     without any label gives 0, and no gradient.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, name: str = "masked_crossentropy", **kwargs):
-        super().__init__(name=name, **kwargs)
+    def __init__(self, label_smoothing: float = 0.0, name: str = "masked_crossentropy"):
+        super().__init__(name=name)
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing is a share from 0 to 1, not {label_smoothing}")
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
@@ -48,7 +50,9 @@ class MaskedCrossentropy(keras.losses.Loss):
         target = ops.where(mass[:, None] > 0, y_true / ops.maximum(mass, 1e-7)[:, None], 0.0)
         smooth = self.label_smoothing
         target = target * (1 - smooth) + smooth / y_true.shape[-1]
-        log_probability = ops.log(ops.clip(y_pred, keras.config.epsilon(), 1.0))
+        # At Keras' epsilon of 1e-7 a face that the network is surely wrong about would have no
+        # gradient, and much below 1e-30 float16's scaling of the loss would be too much for it.
+        log_probability = ops.log(ops.clip(y_pred, 1e-30, 1.0))
         return -ops.sum(target * log_probability, axis=-1)
 
     def __call__(self, y_true, y_pred, sample_weight=None):

@@ -124,10 +124,13 @@ def build_model(backbone: str = "compact", augment: bool = True, **options) -> k
     if backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {backbone!r}: choose one of {', '.join(BACKBONES)}")
     image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), name="image")
-    # float32: bfloat16 cannot tell neighbouring levels of bright grey apart.
+    # float32 up to the network: bfloat16 keeps whole levels of grey only, and loses some of them
+    # when it scales.
     x = RandomFace(name="augmentation", dtype="float32")(image) if augment else image
     # 0..255 in, -1..1 on: who uses the network cannot forget to scale.
-    features = BACKBONES[backbone](layers.Rescaling(1 / 127.5, offset=-1)(x), **options)
+    features = BACKBONES[backbone](
+        layers.Rescaling(1 / 127.5, offset=-1, dtype="float32")(x), **options
+    )
     outputs = []
     for task, classes in TASKS.items():
         logits = layers.Dense(len(classes), name=f"{task}_logits")(features)
@@ -138,7 +141,7 @@ def build_model(backbone: str = "compact", augment: bool = True, **options) -> k
 def get_model(
     pretrained: bool = False,
     dataset_name: str | None = None,
-    backbone: str = "compact",
+    backbone: str | None = None,
     augment: bool = True,
 ) -> keras.Model:
     """The network of the course: one image in, four heads out.
@@ -151,7 +154,7 @@ def get_model(
         With `pretrained`: which data set's weights. ``"FER"`` and ``"UTKFACE"`` are one
         network trained on both, ``"SAMPLE"`` knows drawn faces only.
     backbone
-        Of an untrained network: ``"compact"``, a small residual network, ``"deep"`` and
+        Of an untrained network: ``"compact"`` (if None), a small residual network, ``"deep"`` and
         ``"wide"``, larger ones, the last for a GPU, or ``"paper"``, the CNN of arXiv
         2110.15028. Shipped weights bring their own, ``"deep"`` for FER and UTKFACE,
         ``"compact"`` for SAMPLE.
@@ -177,10 +180,10 @@ def get_model(
     if dataset_name is not None:
         check_dataset(dataset_name)
     if not pretrained:
-        return build_model(backbone, augment)
+        return build_model(backbone or "compact", augment)
     if dataset_name is None:
         raise ValueError("pretrained=True needs dataset_name=, one of " + ", ".join(DATASETS))
-    if backbone != "compact":
+    if backbone is not None:
         raise ValueError(
             f"shipped weights have a backbone of their own, which cannot be {backbone!r}: "
             "leave backbone= out"

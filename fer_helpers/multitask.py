@@ -185,8 +185,8 @@ def compare(runs: pd.DataFrame, column: str = "public_emotion_accuracy") -> pd.D
     Returns
     -------
     pandas.DataFrame
-        Index arm; ``n`` seeds that both have, ``mean`` of the arm, and ``difference``, ``low``
-        and ``high`` of `paired_interval`.
+        Index arm, of those with a seed in common; ``n`` seeds that both have, ``mean`` of the
+        arm, and ``difference``, ``low`` and ``high`` of `paired_interval`.
 
     Raises
     ------
@@ -199,6 +199,8 @@ def compare(runs: pd.DataFrame, column: str = "public_emotion_accuracy") -> pd.D
     rows = {}
     for arm in [arm for arm in ARMS if arm in table]:
         both = table[arm].notna() & table[ALONE].notna()
+        if not both.any():
+            continue
         ours, theirs = table.loc[both, arm], table.loc[both, ALONE]
         rows[arm] = paired_interval(ours, theirs) | {"mean": ours.mean()}
     columns = ["n", "mean", "difference", "low", "high"]
@@ -252,5 +254,5 @@ def gradient_conflict(
             for variable, value in zip(model.variables, state, strict=True):
                 variable.assign(value)
     gradients /= np.maximum(np.linalg.norm(gradients, axis=-1, keepdims=True), 1e-12)
-    cosines = np.einsum("abw,cbw->ac", gradients, gradients) / len(batches)
+    cosines = np.einsum("abw,cbw->ac", gradients, gradients, optimize=True) / len(batches)
     return pd.DataFrame(cosines, index=tasks, columns=tasks)

@@ -143,7 +143,13 @@ def reliability(probabilities: np.ndarray, true: np.ndarray, title: str = "Relia
     axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="perfect")
     # A bin of few faces says little: its point is small.
     size = 10 + 150 * table["n"] / table["n"].max()
-    axes.scatter(table["confidence"], table["accuracy"], size, label="network, by faces")
+    axes.scatter(
+        table["confidence"],
+        table["accuracy"],
+        size,
+        clip_on=False,
+        label="a bin (larger: more faces)",
+    )
     axes.set(title=title, xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     axes.legend()
     return figure

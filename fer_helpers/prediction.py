@@ -472,7 +472,18 @@ def grad_cam(
     -------
     numpy.ndarray
         float32 (48, 48), 0 to 1, where 1 is the strongest evidence; all 0 if there is none.
+
+    Raises
+    ------
+    ValueError
+        A task or a class that does not exist.
     """
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}: choose from {', '.join(TASKS)}")
+    if class_name not in (None, *TASKS[task]):
+        raise ValueError(
+            f"{task} has no class {class_name!r}: choose from {', '.join(TASKS[task])}"
+        )
     maps = model.get_layer("cam").output
     logits = model.get_layer(f"{task}_logits").output
     bottom, top = keras.Model(model.input, maps), keras.Model(maps, logits)

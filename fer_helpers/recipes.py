@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from fer_helpers import plots
 from fer_helpers.augment import RandomFace
-from fer_helpers.backend import choose_precision, compiled, dtype_policy, keras
+from fer_helpers.backend import choose_precision, dtype_policy, keras, predictor
 from fer_helpers.batches import FaceBatches, batches_of, mixed_batches
 from fer_helpers.evaluation import labelled, true_and_predicted
 from fer_helpers.labels import OUTPUTS
@@ -139,10 +139,12 @@ def _make(
     """
     out_dir = Path(out_dir)
     asked = {"backbone": backbone, "epochs": epochs, "seed": seed}
+    asked |= {"teachers": len(teachers), "round": 2 if begin else 1}
     if _is_written(out_dir, asked):
         return
     train, validation = _load_sources(data_dir)
     shares, rate = list(SOURCES.values()), 0.1
+    plain = mixed_batches(train, shares, seed)
     if begin:
         epochs, seed, rate = -(-2 * epochs // 5), seed + 3000, 0.05
     with dtype_policy(choose_precision()):
@@ -162,7 +164,7 @@ def _make(
     best = build_model(backbone, augment=True)
     best.set_weights(load_model(out_dir / "model.keras").get_weights())
     if begin:
-        settle(best, mixed_batches(train, shares, seed))
+        settle(best, plain)
     _write(best, validation, out_dir, asked)
 
 
@@ -182,6 +184,16 @@ def taught_by(teachers: Sequence[keras.Model]) -> Callable:
 
     The teachers see each face as it is then learnt from: turned, shifted, covered. Their
     probabilities are averaged. What is not labelled stays so.
+
+    Parameters
+    ----------
+    teachers
+        Networks of `get_model`.
+
+    Returns
+    -------
+    function
+        Its images are float32, 0 to 255; on JAX they and the targets are JAX's arrays.
     """
     image = keras.Input(teachers[0].input_shape[1:])
     changed = _ChangedFace(dtype="float32")(image)
@@ -192,7 +204,7 @@ def taught_by(teachers: Sequence[keras.Model]) -> Callable:
     ]
     means = [sum(answers) / len(teachers) for answers in zip(*asked, strict=True)]
     both = keras.Model(image, [changed, *means])
-    ask = compiled(both)
+    ask = predictor(both)
 
     def change(images, targets, seed):
         seed_layers(both, *seed)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from fer_helpers.backend import keras
+from fer_helpers.backend import compiled, keras
 
 layers, ops = keras.layers, keras.ops
 
@@ -125,16 +125,6 @@ def layer_seconds(model: keras.Model, batch: int = 64, repeats: int = 5) -> pd.S
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]
         given = [keras.random.uniform((batch, *tensor.shape[1:]), seed=0) for tensor in inputs]
         given = given[0] if len(given) == 1 else given
-        run = _compiled(layer)
+        run = compiled(layer)
         times[layer.name] = seconds(lambda run=run, given=given: np.asarray(run(given)), repeats)
     return pd.Series(times) / batch
-
-
-def _compiled(function: Callable) -> Callable:
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(function)
-    import tensorflow as tf
-
-    return tf.function(function)

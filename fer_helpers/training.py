@@ -190,6 +190,10 @@ def fit(
         `out_dir` holds a run of another network, or with another optimizer, loss weights,
         images, batch size or seed, or one in float16 that is to go on in another precision;
         the devices cannot share the batches evenly; the first epoch gave no `monitor`.
+    FileNotFoundError
+        `out_dir` has a history, but not what is needed to go on from it.
+    OSError
+        No room, or no permission to write.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -216,6 +220,7 @@ def fit(
     mode = "max" if "accuracy" in monitor else "min"
     history = read_history(out_dir)
     done = len(history)
+    model.stop_training = False  # another run of this network may have stopped early
     check_agreement(done, "histories of epochs")
     check_agreement(len(train.images), "images")
     watchers = []
@@ -256,7 +261,6 @@ def fit(
 
 def _replay(watchers: list[keras.callbacks.Callback], model: keras.Model, history: pd.DataFrame):
     """Bring fresh callbacks to the state they were in after the epochs of `history`."""
-    model.stop_training = False
     if not watchers:
         return
     rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
@@ -325,8 +329,9 @@ class _Run(keras.callbacks.Callback):
                 self.write(epoch, row)
 
     def write(self, epoch: int, row: dict) -> None:
+        # An epoch that gave no number (NaN) is not the best one.
         previous = [self.sign * old[self.monitor] for old in self.rows[:-1]]
-        if all(self.sign * row[self.monitor] > value for value in previous):
+        if self.sign * row[self.monitor] > np.nanmax([-np.inf, *previous]):
             if self.best is None:  # once a run: it takes as long as a short epoch
                 self.best = in_float32(self.model, self.validated)
             self.best.set_weights(self.validated)
@@ -378,7 +383,15 @@ def seed_layers(model: keras.Model, *seed: int) -> None:
 
 
 class _TensorBoard(keras.callbacks.TensorBoard):
-    async_safe = True  # see `_Progress`; it writes once an epoch
+    """Writes once an epoch, nothing after a batch.
+
+    On JAX even to look at the network there, from the thread of `_Progress`, would undo a step.
+    """
+
+    async_safe = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        pass
 
 
 class _Progress(keras.callbacks.Callback):

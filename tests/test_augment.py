@@ -57,6 +57,12 @@ def test_erasing_paints_one_flat_rectangle(share):
     assert changed.any(axis=(1, 2, 3)).mean() == pytest.approx(share, abs=0.1)
 
 
+def test_no_side_is_covered_more_often():
+    faces = augmented(RandomFace(**OFF | {"erase": 1}), np.full((4000, 48, 48, 1), 100, "float32"))
+    rows = (faces[..., 0] != 100).any(axis=2).mean(axis=0)
+    assert rows[:3].sum() == pytest.approx(rows[-3:].sum(), rel=0.1)
+
+
 def test_what_is_painted_is_a_small_flat_rectangle():
     image = np.full((32, 48, 48, 1), 100, "float32")
     for face in augmented(RandomFace(**OFF | {"erase": 1}), image)[..., 0]:

@@ -67,6 +67,11 @@ def test_wilson_interval_is_the_published_one():
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
     assert wilson_interval(0, 20)[0] == pytest.approx(0)
     assert np.isnan(wilson_interval(0, 0)[0])
+    n = np.arange(1, 2000)
+    for successes in (0 * n, n // 2, n):
+        low, high = wilson_interval(successes, n)
+        assert ((low >= 0) & (low <= successes / n)).all()
+        assert ((successes / n <= high) & (high <= 1)).all()
 
 
 def test_calibration_error_of_known_gaps():
@@ -100,6 +105,8 @@ def test_temperature_undoes_what_sharpened_the_probabilities():
     assert fit_temperature(honest, true) == pytest.approx(1, abs=0.1)
     assert fit_temperature(sharp, true) == pytest.approx(3, abs=0.3)
     assert fit_temperature(sharp.astype(np.float32), true) == pytest.approx(3, abs=0.3)
+    surest = honest**15 / (honest**15).sum(axis=1, keepdims=True)
+    assert fit_temperature(surest.astype(np.float32), true) == pytest.approx(15, abs=1.5)
 
 
 def test_paired_interval_covers_the_truth_as_often_as_it_says_also_with_few_pairs():

@@ -39,7 +39,7 @@ def test_a_file_gives_keras_probabilities_in_batches_of_any_size(
 
 
 @pytest.mark.parametrize("form", SUFFIXES)
-def test_int8_is_small_and_nearly_as_accurate(form, network, tmp_path, small_sample):
+def test_int8_is_small_and_nearly_as_accurate(form, network, tmp_path, small_sample, sample_test):
     path = tmp_path / f"network{SUFFIXES[form]}"
     report = export(network, path, form, int8=True, data_dir=small_sample)
     assert report["bytes"] < 0.35 * report["float32_bytes"]
@@ -47,6 +47,10 @@ def test_int8_is_small_and_nearly_as_accurate(form, network, tmp_path, small_sam
     for row in report["accuracy"].values():
         assert row["exported"] == pytest.approx(row["keras"], abs=0.06)
     assert 0 < report["difference"] < 0.5
+    answers = run_exported(load_exported(path), sample_test[0][:64])
+    for chances in answers.values():
+        np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-5 if form == "onnx" else 0.02)
+        assert form != "onnx" or (chances > 0).all()
 
 
 def test_a_file_that_disagrees_is_not_left_behind(network, tmp_path, small_sample, monkeypatch):
@@ -83,3 +87,10 @@ def test_missing_packages_are_named(monkeypatch, tmp_path):
     monkeypatch.setitem(module.NEEDS, "onnx", ("no_such_package",))
     with pytest.raises(ValueError, match=r"no_such_package: pip install 'fer-helpers\[export\]'"):
         export(None, tmp_path / "a.onnx")
+
+
+def test_what_cannot_be_opened_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.keras must end in \.onnx or \.tflite"):
+        load_exported(tmp_path / "model.keras")
+    with pytest.raises(FileNotFoundError, match=r"no network at .*a\.onnx"):
+        load_exported(tmp_path / "a.onnx")

@@ -64,6 +64,8 @@ def test_classes_are_rafdbs():
         (lambda: encode_labels({"gender": [-2]}), "gender label -2"),
         (lambda: encode_labels({"emotion": [0], "age": [1, 2]}), "different length"),
         (lambda: encode_labels({"mood": [0]}), "unknown task"),
+        (lambda: encode_labels({}), "no labels at all"),
+        (lambda: encode_labels({"age": [1.7]}), "age labels must be whole numbers, not float64"),
         (lambda: separate_category(np.zeros((4, 17))), r"\(N, 18\), not \(4, 17\)"),
         (lambda: separate_category(np.zeros((4, 18)), "FER2014"), "unknown dataset 'FER2014'"),
         (lambda: check_dataset("fer"), "choose one of SAMPLE, FER, RAFDB, UTKFACE"),

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from fer_helpers.backend import gradient
 from fer_helpers.losses import (
     MaskedAccuracy,
     MaskedCrossentropy,
@@ -64,6 +65,24 @@ def test_mixed_rows_weigh_as_much_as_their_labels():
     assert number(MaskedCrossentropy()(y_true, y_pred)) == pytest.approx(by_hand, rel=1e-5)
 
 
+def test_a_face_that_the_network_is_surely_wrong_about_is_learnt():
+    label = np.array([[1, 0, 0]], "float32")
+
+    def loss(logits):
+        return MaskedCrossentropy()(label, keras.ops.softmax(logits))
+
+    for gap in (5, 17, 60):
+        logits = keras.ops.convert_to_tensor(np.array([[-gap, 0, -gap]], "float32"))
+        assert number(loss(logits)) == pytest.approx(gap, abs=0.02)
+        slope = keras.ops.convert_to_numpy(gradient(loss, logits))
+        np.testing.assert_allclose(slope, [[-1, 1, 0]], atol=0.02)
+    # As float16's scaling of the loss makes it.
+    for gap in range(50, 101, 5):
+        logits = keras.ops.convert_to_tensor(np.array([[-gap, 0, -gap]], "float32"))
+        slope = gradient(lambda given: 2.0**17 * loss(given), logits)
+        assert np.isfinite(keras.ops.convert_to_numpy(slope)).all()
+
+
 def test_sample_weights_count(batch):
     y_true, y_pred = batch
     weight = np.array([2, 5, 0, 1, 5, 1], "float32")
@@ -82,6 +101,11 @@ def test_accuracy_counts_labelled_rows_only(batch):
     plain = keras.metrics.CategoricalAccuracy()
     plain.update_state(y_true, y_pred)
     assert number(plain.result()) == pytest.approx(4 / 6)
+
+
+def test_smoothing_is_a_share():
+    with pytest.raises(ValueError, match="label_smoothing is a share from 0 to 1, not 2"):
+        MaskedCrossentropy(2)
 
 
 def test_loss_survives_saving():

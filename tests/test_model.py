@@ -210,6 +210,8 @@ def test_wrong_names_and_missing_weights_say_the_way_out(tmp_path):
         get_model(pretrained=True)
     with pytest.raises(ValueError, match="backbone of their own, which cannot be 'paper'"):
         get_model(pretrained=True, dataset_name="SAMPLE", backbone="paper")
+    with pytest.raises(ValueError, match="which cannot be 'compact'"):
+        get_model(pretrained=True, dataset_name="FER", backbone="compact")
     with pytest.raises(
         FileNotFoundError,
         match=r"licence.*train --dataset RAFDB' starts from.* results/RAFDB/model\.keras",

@@ -245,3 +245,7 @@ def test_grad_cam_is_a_share_or_nothing(images):
     heats = [grad_cam(model, spot, "age", name) for name in TASKS["age"]]
     assert any(heat.max() == 1 for heat in heats)
     assert not all(np.allclose(heat, heats[0]) for heat in heats)
+    with pytest.raises(ValueError, match="emotion has no class 'happy': choose from surprise"):
+        grad_cam(model, spot, "emotion", "happy")
+    with pytest.raises(ValueError, match="unknown task 'mood'"):
+        grad_cam(model, spot, "mood")

@@ -93,22 +93,33 @@ def test_every_public_name_exists():
 
 def test_network_and_loss_run_on_jax(tmp_path):
     code = """
+import threading
 import numpy as np
 import fer_helpers
+from fer_helpers.backend import predictor
 from fer_helpers.batches import batches_of
 from fer_helpers.model import build_model, load_model
 from fer_helpers.prediction import grad_cam
 from fer_helpers.training import compile_model, fit
 import keras
 assert keras.backend.backend() == "jax"
-X = np.random.default_rng(0).integers(0, 256, (32, 48, 48, 1), dtype=np.uint8)
-y = fer_helpers.encode_labels({"emotion": np.arange(32) % 7, "age": [-1] * 32})
+X = np.random.default_rng(0).integers(0, 256, (640, 48, 48, 1), dtype=np.uint8)
+y = fer_helpers.encode_labels({"emotion": np.arange(640) % 7, "age": [-1] * 640})
+# From another thread it would bring back what the step under way has given away.
+sync, is_main = keras.Model.jax_state_sync, set()
+def watched(model):
+    is_main.add(threading.current_thread() is threading.main_thread())
+    sync(model)
+keras.Model.jax_state_sync = watched
 model = compile_model(build_model(widths=(4, 4, 8, 8)), tasks=("emotion",))
 history = fit(model, batches_of(X, y, 16, True), batches_of(X, y, 16), 2, "run")
 assert np.isfinite(history["loss"]).all()
 assert (history["age_output_loss"] == 0).all()
 again = fit(model, batches_of(X, y, 16, True), batches_of(X, y, 16), 3, "run")
 assert len(again) == 3
+assert is_main == {True}
+for now, later in zip(predictor(model)(X[:4]), model.predict_on_batch(X[:4]), strict=True):
+    np.testing.assert_allclose(now, later, atol=1e-5)
 assert grad_cam(load_model("run/model.keras"), X[0]).shape == (48, 48)
 """
     environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
@@ -121,6 +132,13 @@ assert grad_cam(load_model("run/model.keras"), X[0]).shape == (48, 48)
         check=False,
     )
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_backends_are_known_in_few_places():
+    pattern = re.compile(r"^\s*(?:import|from) (?:jax|tensorflow)\b", re.M)
+    modules = (ROOT / "fer_helpers").rglob("*.py")
+    found = {module.name for module in modules if pattern.search(module.read_text())}
+    assert found == {"backend.py", "distributed.py", "export.py"}
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "data/README.md"])

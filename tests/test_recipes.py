@@ -90,6 +90,12 @@ def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path,
         recipes.train_open_data(tmp_path / "whole", epochs=2, backbone="compact")
 
 
+def test_a_network_without_teachers_is_not_taken_for_one_that_was_taught(two_sources, tmp_path):
+    recipes.train_from_labels(tmp_path, 1, backbone="compact")
+    with pytest.raises(ValueError, match="train into an empty folder"):
+        recipes.train_open_data(tmp_path, 1, backbone="compact")
+
+
 def test_taught_labels_are_in_part_what_the_teachers_answer_on_the_changed_face(two_sources):
     keras.utils.set_random_seed(0)
     teachers = [build_model() for _ in range(2)]

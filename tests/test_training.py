@@ -90,11 +90,52 @@ def test_what_is_learnt_from_and_what_is_chosen_by(name, asked, monkeypatch):
 def test_training_learns_and_keeps_the_best_epoch(faces, tmp_path):
     history = run(faces, 8, tmp_path)
     assert history["epoch"].tolist() == list(range(1, 9))
+    assert list((tmp_path / "logs").rglob("events*"))  # for TensorBoard
     best = history["val_emotion_output_accuracy"].max()
     assert best > 0.9
     X, y = faces
     predicted = load_model(tmp_path / "model.keras").predict_on_batch(X)[0].argmax(axis=1)
     assert (predicted == y[:, :7].argmax(axis=1)).mean() == pytest.approx(best, abs=0.02)
+
+
+def test_a_run_that_stopped_early_does_not_stop_the_next_one(faces, tmp_path):
+    X, y = faces
+    model = compile_model(build_model(widths=SMALL), tasks=("emotion",))
+    batches = batches_of(np.zeros_like(X), y, 16, True), batches_of(np.zeros_like(X), y, 64)
+    assert len(fit(model, *batches, 9, tmp_path / "first", patience=1)) < 9
+    assert len(fit(model, *batches, 1, tmp_path / "second", patience=1)) == 1
+
+
+def test_an_epoch_without_a_number_is_not_the_best(faces, tmp_path):
+    """Not the first, and not in the way of those that follow."""
+    model = compile_model(build_model(widths=SMALL), tasks=("emotion",))
+    model.optimizer = keras.optimizers.Adam(0.01)
+
+    def spoil(epoch, logs):
+        if epoch == 0:
+            logs["val_loss"] = np.nan
+
+    spoiling = keras.callbacks.LambdaCallback(on_epoch_end=spoil)
+    batches = batches_of(*faces, 16, True), batches_of(*faces, 64)
+    fit(model, *batches, 1, tmp_path, "val_loss", callbacks=(spoiling,))
+    assert not (tmp_path / "model.keras").exists()
+    history = fit(model, *batches, 3, tmp_path, "val_loss", callbacks=(spoiling,))
+    best = history["val_loss"].min()
+    kept = compile_model(load_model(tmp_path / "model.keras"), tasks=("emotion",))
+    assert kept.evaluate(batches[1], verbose=0, return_dict=True)["loss"] == pytest.approx(
+        best, rel=1e-3
+    )
+
+
+def test_what_fit_refuses(faces, tmp_path):
+    model = compile_model(build_model(widths=SMALL), tasks=("emotion",))
+    batches = batches_of(*faces, 16, True), batches_of(*faces, 64)
+    with pytest.raises(ValueError, match="no 'val_emotion_acuracy' in the history: choose from"):
+        fit(model, *batches, 1, tmp_path / "name", "val_emotion_acuracy", patience=None)
+    run(faces, 1, tmp_path / "gone")
+    (tmp_path / "gone" / "resume-1.weights.h5").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no resume-1\.weights\.h5 to go on from"):
+        run(faces, 2, tmp_path / "gone")
 
 
 def test_an_interrupted_run_ends_as_if_it_had_not_been(faces, tmp_path):

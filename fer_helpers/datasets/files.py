@@ -127,13 +127,14 @@ def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
         if here.st_ino and (here.st_dev, here.st_ino) in seen:  # some drives number nothing
             continue
         seen.add((here.st_dev, here.st_ino))
-        for entry in os.scandir(folder / prefix):
-            if is_hidden(entry.name):
-                continue
-            if entry.is_dir():
-                todo.append(f"{prefix}{entry.name}/")
-            elif entry.is_file():
-                yield prefix + entry.name, entry.stat()
+        with os.scandir(folder / prefix) as entries:
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                if entry.is_dir():
+                    todo.append(f"{prefix}{entry.name}/")
+                elif entry.is_file():
+                    yield prefix + entry.name, entry.stat()
 
 
 class Source:
