@@ -7,7 +7,7 @@ import numpy as np
 
 from fer_helpers import distributed
 from fer_helpers.backend import keras
-from fer_helpers.labels import OUTPUTS, separate_category
+from fer_helpers.labels import OUTPUTS, TASKS, separate_category
 
 
 class FaceBatches(keras.utils.PyDataset):
@@ -138,7 +138,8 @@ def generate_images(
     Raises
     ------
     ValueError
-        No images, images and labels of different length, or a batch size below one.
+        No images, images and labels of different length, pixel values or labels of another
+        kind, or a batch size below one.
     """
     targets = {"emotion": emotions, "gender": genders, "race": races, "age": ages}
     lengths = {"images": len(X)} | {task: len(block) for task, block in targets.items()}
@@ -148,8 +149,30 @@ def generate_images(
         raise ValueError("no images: nothing to make batches from")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    if X.ndim != 4:
+        raise ValueError(f"images must be (N, H, W, 1), not {X.shape}")
+    check_values(X[:256])
     named = {OUTPUTS[task]: np.asarray(block, np.float32) for task, block in targets.items()}
+    for task, classes in TASKS.items():
+        block = named[OUTPUTS[task]]
+        if block.shape != (len(X), len(classes)) or not np.isfinite(block).all():
+            raise ValueError(
+                f"labels of {task} must be one-hot, ({len(X)}, {len(classes)}), as "
+                f"separate_category gives them, not {block.shape} up to {block.max()}"
+            )
     return FaceBatches(X, named, batch_size, is_training, seed)
+
+
+def check_values(images: np.ndarray) -> None:
+    """Refuse pixel values that are no levels of grey from 0 to 255."""
+    if images.dtype == np.uint8:
+        return
+    if not np.isfinite(images).all() or images.min() < 0 or images.max() > 255:
+        raise ValueError(
+            f"pixel values must be finite and from 0 to 255, found {images.min()} to {images.max()}"
+        )
+    if 0 < images.max() <= 1:
+        raise ValueError("pixel values end at 1: multiply by 255, the network scales them itself")
 
 
 def mixed_batches(

@@ -90,6 +90,9 @@ def _gaps(groups: pd.DataFrame) -> str:
     """The widest gap of each task, in words; between its own classes it would be recall."""
     lines = []
     others = groups[[t not in by for t, by in zip(groups["task"], groups["by"], strict=True)]]
+    others = others[others.groupby(["task", "by"])["n"].transform("size") > 1]
+    if others.empty:
+        return "No two groups of one kind have enough faces to compare.\n"
     for task, rows in others.groupby("task", sort=False):
         worst = rows.loc[rows["gap"].idxmax()]
         same = rows[rows["by"] == worst["by"]]

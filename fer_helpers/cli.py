@@ -1,6 +1,8 @@
 """The command line: ``python -m fer_helpers COMMAND``."""
 
 import argparse
+import contextlib
+import functools
 import json
 import os
 import sys
@@ -114,25 +116,25 @@ def _train(args) -> None:
 
         given = {"epochs": args.epochs, "backbone": args.backbone}
         given = {name: value for name, value in given.items() if value}
-        history = RECIPES[args.recipe](out, seed=args.seed, data_dir=args.data_dir, **given)
-        _show_history(history, out, args.json)
-        return
-    history = training.train(
-        args.dataset,
-        args.epochs or 30,
-        out,
-        data_dir=args.data_dir,
-        seed=args.seed,
-        backbone=args.backbone,
-        batch_size=args.batch_size or 32,
-        loss_weights=weights,
-        start=args.start,
-    )
-    _show_history(history, out, args.json)
-
-
-def _show_history(history, out: Path, as_json: bool) -> None:
-    if as_json:
+        learn = functools.partial(RECIPES[args.recipe], out, **given)
+    else:
+        learn = functools.partial(
+            training.train,
+            args.dataset,
+            args.epochs or 30,
+            out,
+            backbone=args.backbone,
+            batch_size=args.batch_size or 32,
+            loss_weights=weights,
+            start=args.start,
+        )
+    done = len(training.read_history(out))
+    # A line for each epoch; the JSON has the output to itself.
+    with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
+        history = learn(seed=args.seed, data_dir=args.data_dir)
+    if len(history) == done:
+        print(f"note: {out} has all its epochs already, nothing was trained", file=sys.stderr)
+    if args.json:
         _show(history, True)
     else:
         print(f"epochs: {len(history)}; best model in {out / 'model.keras'}")
@@ -146,6 +148,8 @@ def evaluate(args) -> None:
     faces = read_dataset(args.dataset, args.split, data_dir=args.data_dir)
     probabilities = prediction.predict(network, faces.images, views=args.views)
     table = evaluation.accuracy_table(faces.labels, probabilities)
+    if table.empty:
+        raise ValueError(f"no face of {args.dataset}, {args.split}, has a label to be scored by")
     if args.predictions:
         rows = prediction.prediction_table(faces.paths, probabilities, attributes=True)
         rows["error"] = ""
@@ -194,7 +198,10 @@ def evaluate(args) -> None:
         _show(recall, False)
     for task, rows in groups.items():
         print(f"\naccuracy of {task} by {args.by}")
-        _show(rows, False)
+        if rows.empty:
+            print("no group has 30 faces; audit --smallest takes fewer")
+        else:
+            _show(rows, False)
 
 
 def audit(args) -> None:
@@ -206,10 +213,17 @@ def audit(args) -> None:
     faces = read_dataset(args.dataset, args.split, data_dir=args.data_dir)
     probabilities = prediction.predict(network, faces.images)
     table = evaluation.audit(faces.labels, probabilities, args.smallest)
+    copies = _copies_of_training(args, faces)
+    if copies is not None and copies.any():
+        print(f"note: {copies.sum()} of the faces also stand in training", file=sys.stderr)
     attributes = ("gender", "race", "age")
-    if table.empty and any(evaluation.labelled(faces.labels, name).any() for name in attributes):
+    if (
+        table.empty
+        and not args.card
+        and any(evaluation.labelled(faces.labels, name).any() for name in attributes)
+    ):
         raise ValueError(f"no group of {args.dataset} has {args.smallest} faces: lower --smallest")
-    if table.empty:
+    if table.empty and not args.card:
         raise ValueError(
             f"{args.dataset} has no labels for gender, race or age, so it has no groups to compare"
         )
@@ -259,14 +273,15 @@ def predict(args) -> None:
         table = prediction.predict_crops(network, files, args.attributes)
     else:
         table = prediction.predict_photos(network, files, args.attributes)
-        # A picture for each photo that was named; a folder of thousands is for the table.
-        _draw_photos(table, [file for file in files if file in args.paths], args.figures)
     if args.out:
         _write_csv(table, args.out)
         failed = int((table["error"] != "").sum())
         print(f"{len(table)} rows in {args.out}, {failed} with an error", file=sys.stderr)
     if args.json or not args.out:
         _show(table if args.json else _brief(table), args.json)
+    if not args.no_detect:
+        # A picture for each photo that was named; a folder of thousands is for the table.
+        _draw_photos(table, [file for file in files if file in args.paths], args.figures)
 
 
 def _brief(table):
@@ -320,15 +335,21 @@ def visualize(args) -> None:
     _, (X, y) = load_training_data(args.dataset, args.data_dir)
     if not evaluation.labelled(y, "emotion").any():
         raise ValueError(f"{args.dataset} has no emotion labels to draw samples of")
-    for path in plots.save_prediction_samples(X, y, prediction.predict(network, X), args.out):
-        print(path)
+    paths = plots.save_prediction_samples(X, y, prediction.predict(network, X), args.out)
+    if args.json:
+        print(json.dumps([str(path) for path in paths]))
+    else:
+        print(*paths, sep="\n")
 
 
 def export(args) -> None:
     from fer_helpers.export import SUFFIXES, export
     from fer_helpers.model import load_model
 
-    out = args.out or Path("results") / (Path(args.weights).stem + SUFFIXES[args.format])
+    # Beside a network of one's own: those of two runs are both called model.keras.
+    name = Path("results", args.weights) if args.weights in DATASETS else Path(args.weights)
+    ending = "-int8" * args.int8 + SUFFIXES[args.format]
+    out = args.out or name.with_name(name.stem + ending)
     network = load_model(args.weights)
     # The converters have no steps that a bar could count.
     print(f"converting {args.weights}: up to a minute", file=sys.stderr, flush=True)
@@ -501,7 +522,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     reads_data(sub, default="SAMPLE", help="whose faces it is compared on, and int8 is set by")
     sub.add_argument(
-        "--out", type=Path, metavar="FILE", help="default results/WEIGHTS.onnx or .tflite"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="default beside the weights; results/NAME.onnx or .tflite for shipped ones",
     )
     return parser
 

@@ -16,7 +16,9 @@ from fer_helpers.labels import BLOCKS, TASKS
 
 
 def labelled(y: np.ndarray, task: str) -> np.ndarray:
-    """Bool (N,): which label rows are labelled for `task`."""
+    """Bool (N,): which label rows are labelled for `task`, one of the four."""
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}: choose from {', '.join(TASKS)}")
     return np.asarray(y)[:, BLOCKS[task]].any(axis=1)
 
 
@@ -92,7 +94,8 @@ def accuracy_table(y: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> pd
             ),
             "ece": expected_calibration_error(probabilities[task][labelled(y, task)], true),
         }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
+    columns = ["n", "accuracy", "low", "high", "majority", "balanced_accuracy", "ece"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("task")
 
 
 def class_table(y: np.ndarray, probabilities: Mapping[str, np.ndarray], task: str) -> pd.DataFrame:

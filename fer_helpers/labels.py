@@ -43,9 +43,10 @@ def check_dataset(name: str) -> str:
 
 
 def age_class(years: np.ndarray | Sequence[int]) -> np.ndarray:
-    """Class index (0 to 4) of RAF-DB's age group for ages in whole years; -1 stays -1."""
+    """Class index (0 to 4) of RAF-DB's age group for ages in years; -1 below 0 and for NaN."""
     years = np.asarray(years)
-    return np.where(years < 0, -1, np.searchsorted(_AGE_STARTS, years, side="right"))
+    # A missing age in a pandas column is NaN, which is above nothing.
+    return np.where(years >= 0, np.searchsorted(_AGE_STARTS, years, side="right"), -1)
 
 
 def encode_labels(classes: Mapping[str, np.ndarray | Sequence[int]]) -> np.ndarray:

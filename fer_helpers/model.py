@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -286,6 +287,8 @@ def load_model(weights: str | Path) -> keras.Model:
         )
     if path.suffix != ".keras":
         raise ValueError(f"{path} is not a .keras file, which is the only kind that is read")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} cannot be read as a Keras model, whatever its name says")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:

@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fer_helpers.backend import dtype_policy, gradient, keras
+from fer_helpers.batches import check_values
 from fer_helpers.datasets.files import decode, eight_bit, fit, is_hidden, note, upright
 from fer_helpers.evaluation import fit_temperature, labelled, true_and_predicted
 from fer_helpers.labels import OUTPUTS, TASKS
@@ -81,7 +82,7 @@ def predict(
     parts = {task: [] for task in TASKS}
     for start in tqdm(range(0, len(images), batch_size), desc="predicting", delay=2, leave=False):
         batch = np.asarray(images[start : start + batch_size])
-        _check_values(batch)
+        check_values(batch)
         count = len(batch)
         if start:
             # A last batch of another size would make the backend compile once more.
@@ -148,17 +149,6 @@ def calibrate(model: keras.Model, X: np.ndarray, y: np.ndarray) -> dict[str, flo
     return fitted
 
 
-def _check_values(batch: np.ndarray) -> None:
-    if batch.dtype == np.uint8:
-        return
-    if not np.isfinite(batch).all() or batch.min() < 0 or batch.max() > 255:
-        raise ValueError(
-            f"pixel values must be finite and from 0 to 255, found {batch.min()} to {batch.max()}"
-        )
-    if 0 < batch.max() <= 1:
-        raise ValueError("pixel values end at 1: multiply by 255, the network scales them itself")
-
-
 def prediction_table(
     paths: Sequence[str], probabilities: Mapping[str, np.ndarray], attributes: bool = False
 ) -> pd.DataFrame:
@@ -215,7 +205,8 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
             found.append(path)
         else:
             raise FileNotFoundError(f"no file or folder {path}")
-    return found
+    # A file that is named and lies in a folder that is named, too, is one file.
+    return list({file.resolve(): file for file in reversed(found)}.values())[::-1]
 
 
 def predict_crops(

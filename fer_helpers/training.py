@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import warnings
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -100,8 +101,8 @@ def load_training_data(
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """The data to learn from, and those to choose the best epoch by: never a test part.
 
-    A data set without a validation part of its own, such as RAF-DB, gives up a tenth of its
-    training part, always the same faces.
+    A data set without a validation part of its own, such as RAF-DB or a copy of FER2013 in
+    folders, gives up a tenth of its training part, always the same faces.
 
     Returns
     -------
@@ -109,7 +110,8 @@ def load_training_data(
         ``(X, y), (X_validation, y_validation)``, as `load_data` gives them.
     """
     train = read_dataset(dataset_name, "train", data_dir=data_dir)
-    if "validation" in own_parts(dataset_name):
+    word = own_parts(dataset_name).get("validation")
+    if word in read_dataset(dataset_name, data_dir=data_dir).parts:
         validation = read_dataset(dataset_name, "validation", data_dir=data_dir)
         return (train.images, train.labels), (validation.images, validation.labels)
     kept, chosen = train_test_split(np.arange(len(train)), test_size=0.1, random_state=0)
@@ -132,7 +134,15 @@ def monitored_metric(tasks: tuple[str, ...]) -> str:
 def read_history(out_dir: str | Path) -> pd.DataFrame:
     """`history.csv` of a run: a row for each finished epoch, empty before the first."""
     path = Path(out_dir) / "history.csv"
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame({"epoch": []})
+    if not path.is_file():
+        return pd.DataFrame({"epoch": []})
+    try:
+        history = pd.read_csv(path)
+    except ValueError as error:  # of pandas, which does not name the file
+        raise ValueError(f"{path} is no table: {error}") from error
+    if "epoch" not in history:
+        raise ValueError(f"{path} has no column 'epoch': was it saved by another program?")
+    return history
 
 
 def fit(
@@ -188,7 +198,7 @@ def fit(
     ------
     ValueError
         `out_dir` holds a run of another network, or with another optimizer, loss weights,
-        images, batch size or seed, or one in float16 that is to go on in another precision;
+        images, labels, batch size or seed, or one in float16 that is to go on in another precision;
         the devices cannot share the batches evenly; the first epoch gave no `monitor`.
     FileNotFoundError
         `out_dir` has a history, but not what is needed to go on from it.
@@ -211,6 +221,8 @@ def fit(
         "optimizer": _optimizer_settings(model.optimizer),
         "loss_weights": model.get_compile_config()["loss_weights"],
         "images": len(train.images),
+        # Whoever corrects labels would get the run with the old ones.
+        "labels": zlib.crc32(b"".join(np.ascontiguousarray(t) for t in train.targets.values())),
         "batch_size": train.batch_size,
         "seed": train.seed,
     }
@@ -323,6 +335,11 @@ class _Run(keras.callbacks.Callback):
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()}
         if self.monitor not in row:
             raise ValueError(f"no {self.monitor!r} in the history: choose from {sorted(row)}")
+        if not all(np.isfinite(weights).all() for weights in self.validated):
+            raise ValueError(
+                f"the weights are no numbers any more in epoch {epoch + 1} (loss {row['loss']}): "
+                "take a lower learning rate or smaller loss weights, and look for NaN in the data"
+            )
         self.rows.append(row)
         if share()[0] == 0:
             with alone():
@@ -494,6 +511,8 @@ def train(
                 model.get_layer(output).temperature.assign(1.0)
             optimizer = keras.optimizers.Adam(FINE_TUNING_RATE)
         compile_model(model, loss_weights, tasks, optimizer)
+        if not tasks:
+            raise ValueError(f"the training part of {dataset_name} has no labels at all")
         if not any(loss_weights.get(task, 0) for task in tasks):
             raise ValueError(
                 f"{dataset_name} has labels for {', '.join(tasks)} only, whose losses weigh 0: "
@@ -507,7 +526,7 @@ def train(
         batches_of(X_val, y_val, 256),
         epochs,
         out_dir,
-        monitored_metric(tasks),
+        monitored_metric(tuple(task for task in labelled_tasks(y_val) if task in tasks)),
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fer_helpers.batches import batches_of, generate_images, mixed_batches
-from fer_helpers.labels import OUTPUTS, encode_labels
+from fer_helpers.labels import OUTPUTS, encode_labels, separate_category
 
 N = 23
 
@@ -110,6 +110,19 @@ def test_mixed_batches_hold_their_share_of_each_source(faces):
             second += numbers[numbers >= 16].tolist()
         assert sorted(first) == list(range(16))  # once each
         assert set(second) == set(range(16, 21))  # eight draws from five
+
+
+def test_what_is_no_face_or_no_label_is_refused():
+    X, y = np.full((4, 48, 48, 1), 200, np.uint8), np.zeros((4, 18), np.float32)
+    ages, emotions, genders, races = separate_category(y)
+    with pytest.raises(ValueError, match="multiply by 255"):
+        generate_images(X / 255, emotions, genders, races, ages)
+    with pytest.raises(ValueError, match=r"images must be \(N, H, W, 1\), not \(4, 48, 48\)"):
+        generate_images(X[..., 0], emotions, genders, races, ages)
+    with pytest.raises(ValueError, match=r"labels of emotion must be one-hot, \(4, 7\)"):
+        generate_images(X, ages, emotions, genders, races)  # in the order they are given in
+    with pytest.raises(ValueError, match="labels of race must be one-hot"):
+        generate_images(X, emotions, genders, races * np.nan, ages)
 
 
 def test_mixed_batches_want_a_share_for_each_source(faces):

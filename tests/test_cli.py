@@ -87,6 +87,43 @@ def test_train_writes_model_and_history_and_goes_on(capsys, small_sample, tmp_pa
     assert {"loss", "val_emotion_output_accuracy", "learning_rate"} <= set(history)
 
 
+def test_train_gives_json_alone_and_says_when_nothing_is_left_to_do(capsys, small_sample, tmp_path):
+    command = ["train", "--epochs", "1", "--data-dir", str(small_sample), "--out", str(tmp_path)]
+    assert main([*command, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert [row["epoch"] for row in json.loads(printed.out)] == [1]
+    assert "epoch   1/1" in printed.err
+    assert main(command) == 0
+    assert "nothing was trained" in capsys.readouterr().err
+
+
+def test_a_copy_of_fer_in_folders_gives_up_a_tenth_to_choose_by(capsys, tmp_path):
+    for part, count in (("train", 40), ("test", 4)):
+        for emotion in ("fear", "neutral"):
+            folder = tmp_path / "FER" / part / emotion
+            folder.mkdir(parents=True)
+            for i in range(count // 2):
+                grey = np.full((48, 48), 3 * i + 100 * (emotion == "fear"), np.uint8)
+                Image.fromarray(grey).save(folder / f"{i}.webp", lossless=True)
+    command = ["train", "--dataset", "FER", "--epochs", "1", "--batch-size", "8"]
+    assert main([*command, "--data-dir", str(tmp_path), "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "model.keras").is_file()
+
+
+def test_two_networks_of_one_name_are_exported_side_by_side(monkeypatch, tmp_path, capsys):
+    written = []
+
+    def export(network, out, *_):
+        written.append(out)
+        return {"bytes": 0, "float32_bytes": 0, "images": 0, "difference": 0.0, "accuracy": {}}
+
+    monkeypatch.setattr("fer_helpers.export.export", export)
+    monkeypatch.setattr("fer_helpers.model.load_model", lambda _: None)
+    main(["export", "--weights", "runs/a/model.keras", "--format", "onnx"])
+    main(["export", "--weights", "SAMPLE", "--format", "litert", "--int8"])
+    assert written == [Path("runs/a/model.onnx"), Path("results/SAMPLE-int8.tflite")]
+
+
 def test_evaluate_reads_a_lone_part_and_writes_a_row_an_image(capsys, private_test, tmp_path):
     table = tmp_path / "predictions.csv"
     words = ["--weights", "SAMPLE", "--dataset", "FER", "--data-dir", private_test]

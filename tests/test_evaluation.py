@@ -62,6 +62,12 @@ def test_class_table_and_confusion(results):
     assert confusion(*results, "gender").to_numpy().tolist() == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
 
 
+def test_nothing_labelled_is_an_empty_table():
+    y, probabilities = np.zeros((3, 18)), {task: np.ones((3, 18)) for task in TASKS}
+    table = accuracy_table(y, probabilities)
+    assert (len(table), "accuracy" in table) == (0, True)
+
+
 def test_wilson_interval_is_the_published_one():
     # Newcombe (1998), table I: 81 of 263.
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)

@@ -74,3 +74,7 @@ def test_classes_are_rafdbs():
 def test_bad_labels_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_missing_age_is_no_class():
+    assert age_class(np.array([30, np.nan, -1, 0, 70])).tolist() == [2, -1, -1, 0, 4]

@@ -25,7 +25,7 @@ from joblib import Parallel, delayed
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 ARCHIVE_SUFFIXES = (".tar", ".gz", ".tgz", ".rar", ".7z")  # named in errors: to be unpacked by hand
 MAX_BYTES = 64 << 20  # no face photo is larger; a zip entry that says so is not read
 MAX_INNER_BYTES = 4 << 30
