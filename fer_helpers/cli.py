@@ -62,6 +62,7 @@ def data(args) -> None:
         faces = read_dataset(args.dataset, data_dir=args.data_dir)
         import pandas as pd
 
+        from fer_helpers.evaluation import find_copies
         from fer_helpers.labels import decode_labels
 
         names = decode_labels(faces.labels)
@@ -75,7 +76,12 @@ def data(args) -> None:
                 .items()
             ]
         )
-        print(f"{len(faces)} faces, {len(faces.skipped)} files skipped", file=sys.stderr)
+        copies = find_copies(faces.images).sum()
+        print(
+            f"{len(faces)} faces, {copies} of them exact copies of others, "
+            f"{len(faces.skipped)} files skipped",
+            file=sys.stderr,
+        )
         for path, reason in faces.skipped[:20]:
             print(f"  {path}: {reason}", file=sys.stderr)
     _show(table, args.json)

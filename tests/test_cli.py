@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,13 @@ def test_data_counts_classes(capsys, small_sample):
     emotion = [row["faces"] for row in rows if row["task"] == "emotion"]
     assert sum(emotion) == 512
     assert {row["part"] for row in rows} == {"train", "validation", "test"}
+
+
+def test_data_counts_copies(capsys, private_test):
+    folder = private_test / "FER" / "test" / "angry"
+    shutil.copy(folder / "PrivateTest_angry0.jpg", folder / "PrivateTest_again.jpg")
+    assert main(["data", "--dataset", "FER", "--data-dir", str(private_test)]) == 0
+    assert "7 faces, 1 of them exact copies of others, 0 files" in capsys.readouterr().err
 
 
 def test_train_writes_model_and_history_and_goes_on(capsys, small_sample, tmp_path):
