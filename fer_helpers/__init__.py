@@ -3,8 +3,8 @@
 One CNN with four heads (emotion, gender, race, age) trained with weighted losses, after
 "Facial Emotion Recognition: A multi-task approach using deep learning" (arXiv 2110.15028).
 
-What the notebooks use most can be imported from here. Keras is loaded by the first name that needs
-it, so ``import fer_helpers`` itself is quick.
+What the notebooks use most can be imported from here. Keras is loaded by the first name
+that needs it, so ``import fer_helpers`` itself is quick.
 """
 
 from importlib import import_module

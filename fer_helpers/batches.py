@@ -16,8 +16,8 @@ class FaceBatches(keras.utils.PyDataset):
     The order follows from (`seed`, `epoch`) alone, so a run that is resumed at an epoch
     sees the batches it would have seen. `sources` is for `mixed_batches`: how many faces
     there are of each source, one source after the other, and how many go into a batch.
-    `changes` are made to each batch, one after the other: functions of images, targets and
-    the seed of what they draw, that give images and targets. Where several processes train
+    `change` is made to each batch: a function of images, targets and the seed of what it
+    draws, that gives images and targets. Where several processes train
     together, each reads its own part of every batch.
     """
 
@@ -29,12 +29,12 @@ class FaceBatches(keras.utils.PyDataset):
         is_training: bool,
         seed: int,
         sources: Sequence[tuple[int, int]] = (),
-        changes: Sequence[Callable] = (),
+        change: Callable | None = None,
     ):
         super().__init__()
         self.images, self.targets = images, dict(targets)
         self.batch_size, self.is_training = batch_size, is_training
-        self.seed, self.sources, self.changes = seed, tuple(sources), tuple(changes)
+        self.seed, self.sources, self.change = seed, tuple(sources), change
         self.devices = 1  # that share a batch; `fit` knows how many
         self.set_epoch(0)
 
@@ -81,9 +81,9 @@ class FaceBatches(keras.utils.PyDataset):
         images = _padded(self.images[rows], missing)
         _give_back(self.images)
         targets = {name: _padded(target[rows], missing) for name, target in self.targets.items()}
-        for change in self.changes:
-            images, targets = change(images, targets, (self.seed, self.epoch, index))
-        return images, targets
+        if self.change is None:
+            return images, targets
+        return self.change(images, targets, (self.seed, self.epoch, index))
 
 
 def _give_back(images: np.ndarray) -> None:
@@ -179,7 +179,7 @@ def mixed_batches(
     parts: Sequence[tuple[np.ndarray, np.ndarray]],
     shares: Sequence[int],
     seed: int = 0,
-    changes: Sequence[Callable] = (),
+    change: Callable | None = None,
 ) -> FaceBatches:
     """Training batches with a fixed number of faces from each of several data sets.
 
@@ -192,7 +192,7 @@ def mixed_batches(
         are drawn from anew each epoch, and gone through again where they are too small.
     seed
         Of the shuffling.
-    changes
+    change
         See `FaceBatches`.
 
     Raises
@@ -206,7 +206,7 @@ def mixed_batches(
     X, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     plain = batches_of(X, y, sum(shares), True, seed=seed)
     sources = tuple(zip(lengths, shares, strict=True))
-    return FaceBatches(X, plain.targets, sum(shares), True, seed, sources, changes)
+    return FaceBatches(X, plain.targets, sum(shares), True, seed, sources, change)
 
 
 def batches_of(X: np.ndarray, y: np.ndarray, *args, **kwargs) -> FaceBatches:

@@ -12,14 +12,12 @@ from scipy.special import softmax
 from scipy.stats import bootstrap, t
 from sklearn import metrics
 
-from fer_helpers.labels import BLOCKS, TASKS
+from fer_helpers.labels import BLOCKS, TASKS, check_task
 
 
 def labelled(y: np.ndarray, task: str) -> np.ndarray:
     """Bool (N,): which label rows are labelled for `task`, one of the four."""
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}: choose from {', '.join(TASKS)}")
-    return np.asarray(y)[:, BLOCKS[task]].any(axis=1)
+    return np.asarray(y)[:, BLOCKS[check_task(task)]].any(axis=1)
 
 
 def true_and_predicted(
@@ -146,9 +144,6 @@ def group_table(
         A task that does not exist.
     """
     by = [by] if isinstance(by, str) else list(by)
-    for name in (task, *by):
-        if name not in TASKS:
-            raise ValueError(f"unknown task {name!r}: choose from {', '.join(TASKS)}")
     rows = np.logical_and.reduce([labelled(y, name) for name in (task, *by)])
     chances = np.asarray(probabilities[task])[rows]
     true, predicted = true_and_predicted(y[rows], {task: chances}, task)

@@ -42,6 +42,13 @@ def check_dataset(name: str) -> str:
     return name
 
 
+def check_task(name: str) -> str:
+    """`name` if it is one of the four tasks; else a ValueError that lists them."""
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}: choose from {', '.join(TASKS)}")
+    return name
+
+
 def age_class(years: np.ndarray | Sequence[int]) -> np.ndarray:
     """Class index (0 to 4) of RAF-DB's age group for ages in years; -1 below 0 and for NaN."""
     years = np.asarray(years)
@@ -68,9 +75,8 @@ def encode_labels(classes: Mapping[str, np.ndarray | Sequence[int]]) -> np.ndarr
     ValueError
         An unknown task, an index out of range, or arrays of different length.
     """
-    unknown = set(classes) - set(TASKS)
-    if unknown:
-        raise ValueError(f"unknown task {sorted(unknown)}: choose from {list(TASKS)}")
+    for task in classes:
+        check_task(task)
     if not classes:
         raise ValueError(f"no labels at all: give at least one of {list(TASKS)}")
     lengths = {task: len(index) for task, index in classes.items()}

@@ -16,7 +16,7 @@ from fer_helpers.backend import dtype_policy, gradient, keras
 from fer_helpers.batches import check_values
 from fer_helpers.datasets.files import decode, eight_bit, fit, is_hidden, note, upright
 from fer_helpers.evaluation import fit_temperature, labelled, true_and_predicted
-from fer_helpers.labels import OUTPUTS, TASKS
+from fer_helpers.labels import OUTPUTS, TASKS, check_task
 from fer_helpers.model import IMAGE_SIZE
 
 ops = keras.ops
@@ -206,7 +206,7 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
         else:
             raise FileNotFoundError(f"no file or folder {path}")
     # A file that is named and lies in a folder that is named, too, is one file.
-    return list({file.resolve(): file for file in reversed(found)}.values())[::-1]
+    return list({file.resolve(): file for file in found}.values())
 
 
 def predict_crops(
@@ -469,9 +469,7 @@ def grad_cam(
     ValueError
         A task or a class that does not exist.
     """
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}: choose from {', '.join(TASKS)}")
-    if class_name not in (None, *TASKS[task]):
+    if class_name not in (None, *TASKS[check_task(task)]):
         raise ValueError(
             f"{task} has no class {class_name!r}: choose from {', '.join(TASKS[task])}"
         )

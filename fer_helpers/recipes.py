@@ -149,13 +149,13 @@ def _make(
         epochs, seed, rate = -(-2 * epochs // 5), seed + 3000, 0.05
     with dtype_policy(choose_precision()):
         seen = [read_weights(folder / WEIGHTS) for folder in teachers]
-        changes = [taught_by(seen)] if teachers else []
+        change = taught_by(seen) if teachers else None
         keras.utils.set_random_seed(seed)
         # Faces that teachers have seen are changed already.
         model = get_model(backbone=backbone, augment=not teachers)
     if begin:
         model.set_weights(load_model(begin / "model.keras").get_weights())
-    batches = mixed_batches(train, shares, seed, changes)
+    batches = mixed_batches(train, shares, seed, change)
     optimizer = _optimizer(len(batches), epochs, rate)
     smoothing = 0.0 if teachers else 0.1
     compile_model(model, LOSS_WEIGHTS, optimizer=optimizer, label_smoothing=smoothing)

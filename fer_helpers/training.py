@@ -6,10 +6,10 @@ import math
 import os
 import platform
 import warnings
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
@@ -20,7 +20,7 @@ from fer_helpers.batches import FaceBatches, batches_of
 from fer_helpers.datasets import read_dataset
 from fer_helpers.datasets.load import own_parts
 from fer_helpers.distributed import alone, check_agreement, on_all_gpus, share
-from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS
+from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS, check_task
 from fer_helpers.losses import MaskedAccuracy, MaskedCrossentropy
 from fer_helpers.model import get_model, load_model
 
@@ -75,8 +75,7 @@ def compile_model(
         A task that does not exist, a weight below zero or not finite, or none above zero.
     """
     for task in [*loss_weights, *tasks]:
-        if task not in TASKS:
-            raise ValueError(f"unknown task {task!r}: choose from {', '.join(TASKS)}")
+        check_task(task)
     for task, weight in loss_weights.items():
         if not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"loss weight of {task} is {weight}: it must be a number from 0 up")
@@ -198,8 +197,8 @@ def fit(
     ------
     ValueError
         `out_dir` holds a run of another network, or with another optimizer, loss weights,
-        images, labels, batch size or seed, or one in float16 that is to go on in another precision;
-        the devices cannot share the batches evenly; the first epoch gave no `monitor`.
+        images, labels, batch size or seed, or one in float16 that is to go on in another
+        precision; the devices cannot share the batches evenly; the first epoch gave no `monitor`.
     FileNotFoundError
         `out_dir` has a history, but not what is needed to go on from it.
     OSError
@@ -222,7 +221,7 @@ def fit(
         "loss_weights": model.get_compile_config()["loss_weights"],
         "images": len(train.images),
         # Whoever corrects labels would get the run with the old ones.
-        "labels": zlib.crc32(b"".join(np.ascontiguousarray(t) for t in train.targets.values())),
+        "labels": joblib.hash(train.targets),
         "batch_size": train.batch_size,
         "seed": train.seed,
     }

@@ -145,6 +145,8 @@ def test_crops_of_any_kind_are_read_and_bad_ones_listed(model, images, tmp_path)
     Image.fromarray(np.repeat(images[1], 3, axis=2)).resize((100, 90)).save(tmp_path / "b_rgb.jpg")
     (tmp_path / "0_text.jpg").write_text("not a picture")
     (tmp_path / "d_empty.png").write_bytes(b"")
+    # A file that is named, and lies in a folder that is named, is one file.
+    assert image_files([tmp_path, *image_files([tmp_path])]) == image_files([tmp_path])
     table = predict_crops(model, image_files([tmp_path]), batch_size=3)
     assert [path.rsplit("/", 1)[-1][0] for path in table["path"]] == list("0abd")
     assert (table["error"] == "").tolist() == [False, True, True, False]

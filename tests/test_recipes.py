@@ -101,7 +101,7 @@ def test_taught_labels_are_in_part_what_the_teachers_answer_on_the_changed_face(
     teachers = [build_model() for _ in range(2)]
     train = [part for part, _ in two_sources.values()]
     plain = mixed_batches(train, [12, 4], seed=5)
-    taught = mixed_batches(train, [12, 4], seed=5, changes=[recipes.taught_by(teachers)])
+    taught = mixed_batches(train, [12, 4], seed=5, change=recipes.taught_by(teachers))
     (faces, labels), (changed, targets) = plain[1], taught[1]
     changed = np.asarray(changed)
     assert (changed != faces).mean() > 0.9
@@ -113,7 +113,7 @@ def test_taught_labels_are_in_part_what_the_teachers_answer_on_the_changed_face(
         np.testing.assert_allclose(target[known], expected[known], atol=1e-5)
         assert not target[~known].any()  # what is not labelled stays so
 
-    again = mixed_batches(train, [12, 4], seed=5, changes=taught.changes)
+    again = mixed_batches(train, [12, 4], seed=5, change=taught.change)
     again[0]
     np.testing.assert_array_equal(again[1][0], changed)  # whatever was drawn before
     again.set_epoch(1)
