@@ -14,27 +14,27 @@ _HOME = {
         "TASKS DATASETS OUTPUTS BLOCKS encode_labels decode_labels age_class "
         "separate_category seperate_category"
     ),
-    "datasets": "Faces load_data read_dataset find_datasets",
+    "datasets": "Faces load_data load_training_data read_dataset find_datasets",
+    "images": "find_copies",
     "batches": "generate_images",
-    "backend": "choose_precision",
+    "backend": "check_environment choose_precision",
     "augment": "RandomFace",
     "model": "build_model get_model load_model",
     "losses": "MaskedCrossentropy MaskedAccuracy",
-    "training": "PAPER_LOSS_WEIGHTS check_environment compile_model fit train",
+    "runs": "fit read_history",
+    "training": "PAPER_LOSS_WEIGHTS compile_model train",
     "evaluation": (
-        "accuracy_table class_table group_table audit confusion wilson_interval "
-        "expected_calibration_error find_copies labelled"
+        "accuracy_table class_table confusion wilson_interval expected_calibration_error labelled"
     ),
-    "prediction": (
-        "predict prediction_table calibrate open_photo find_faces predict_photo predict_photos "
-        "grad_cam"
-    ),
+    "groups": "audit group_table",
+    "prediction": "predict prediction_table calibrate grad_cam",
+    "photos": "find_faces open_photo predict_crops predict_photo predict_photos",
     "card": "model_card",
     "plots": "",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 __all__ = sorted(_MODULE)
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str):

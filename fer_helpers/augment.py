@@ -6,31 +6,38 @@ from fer_helpers.backend import keras
 
 ops = keras.ops
 
-# Random numbers that one image needs.
+# Random numbers per image.
 _DRAWS = 13
 
 
 @keras.saving.register_keras_serializable("fer_helpers")
 class RandomFace(keras.layers.Layer):
-    """Turn, zoom, shift, mirror, relight and cover faces, at random, while training.
+    """Turn, zoom, shift, mirror, relight and partly cover faces at random, while training.
 
-    Takes and gives (N, H, W, 1) with values 0 to 255. Outside of training it passes images
-    on as they are. What it draws follows from the state of its `seed_generator` alone.
+    Takes images (N, H, W, 1) of any number type with values 0 to 255, and returns images of
+    the same shape and range in the layer's compute dtype. Half of them are mirrored. Outside of
+    training it returns images as they are. What it draws follows from the state of its
+    `seed_generator` alone.
 
     Parameters
     ----------
     rotation
-        Greatest angle, in degrees.
-    zoom, shift
-        Greatest change of size, and of place as a share of the side, before the face is turned
-        and zoomed.
-    contrast, brightness
-        Greatest change, as a share of the contrast and of the range of grey.
+        Greatest angle, in degrees, to either side.
+    zoom
+        Greatest change of size: 0.15 means 15 % larger or smaller.
+    shift
+        Greatest shift, as a share of the side, before the face is turned and zoomed. What
+        comes in from outside is black.
+    contrast
+        Greatest change of contrast: 0.2 means 20 % more or less.
+    brightness
+        Greatest change of brightness, as a share of the grey range 0 to 255.
     erase
-        Share of the images of which a rectangle is painted over (Zhong et al. 2020).
-        Half of all images are mirrored.
+        Share (0 to 1) of the images in which a rectangle of random size, place and grey is
+        painted over (Zhong et al. 2020). Its sides are at most four tenths of the image's.
     """
 
+    # pragma: no mutate start (Keras reads the signature, which mutants lack)
     def __init__(
         self,
         rotation: float = 10.0,
@@ -54,6 +61,7 @@ class RandomFace(keras.layers.Layer):
         # TensorFlow's XLA has no kernel for the affine transform.
         self.supports_jit = keras.backend.backend() != "tensorflow"
 
+    # pragma: no mutate end
     def call(self, images, training=False):
         if not training:
             return images
@@ -86,7 +94,7 @@ def _move(images, draws, rotation, zoom, shift):
     scale = 1.0 / (1.0 + _signed(draws[:, 1]) * zoom)
     mirror = ops.where(draws[:, 2] < 0.5, -1.0, 1.0)
     cos, sin = ops.cos(angle) * scale, ops.sin(angle) * scale
-    # The transform takes a pixel of the result to where it is found in the image.
+    # The transform maps a pixel of the result to its place in the image.
     a0, a1, b0, b1 = cos * mirror, -sin, sin * mirror, cos
     a2 = x_centre + _signed(draws[:, 3]) * shift * width - a0 * x_centre - a1 * y_centre
     b2 = y_centre + _signed(draws[:, 4]) * shift * height - b0 * x_centre - b1 * y_centre
@@ -111,9 +119,9 @@ def _cover(images, draws, share):
     _, height, width, _ = images.shape
     rows = ops.reshape((ops.arange(height, dtype="float32") + 0.5) / height, (1, height, 1, 1))
     columns = ops.reshape((ops.arange(width, dtype="float32") + 0.5) / width, (1, 1, width, 1))
-    y, tall, x, wide, chance, grey = (draws[:, i : i + 1] for i in range(6))
-    # Sides of a tenth to four tenths of the image.
+    y, tall, x, wide, drawn, grey = (draws[:, i : i + 1] for i in range(6))
+    # Half a side: sides are from one tenth to four tenths of the image's.
     inside_rows = ops.abs(rows - y) < 0.05 + 0.15 * tall
     inside_columns = ops.abs(columns - x) < 0.05 + 0.15 * wide
-    covered = ops.logical_and(ops.logical_and(inside_rows, inside_columns), chance < share)
+    covered = ops.logical_and(ops.logical_and(inside_rows, inside_columns), drawn < share)
     return ops.where(covered, 255.0 * grey, images)

@@ -1,34 +1,35 @@
-"""Keras, loaded quietly, and what its backends and this machine do not share.
+"""Keras, loaded quietly, and what differs between its backends and between machines.
 
-The other modules take Keras from here, never by ``import keras``: TensorFlow writes native
+The other modules import Keras from here, never by ``import keras``: TensorFlow writes native
 log lines to stderr while it loads.
 """
 
 import logging
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# oneDNN's convolutions are much faster; TensorFlow turns them on by itself only on some CPUs.
+# oneDNN's convolutions are much faster; by itself TensorFlow uses them on some CPUs only.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Else the first notebook takes all of a GPU's memory, and the second one finds none.
+# Otherwise the first notebook takes all of a GPU's memory, and the second one gets none.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
 @contextmanager
 def no_native_log() -> Iterator[None]:
-    """Keep what compiled code writes to stderr from showing; Python's errors are raised."""
+    """Discard what compiled code writes to stderr; Python's exceptions are raised."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
         os.close(nowhere)
 
 
@@ -37,18 +38,18 @@ with no_native_log():
 
     if keras.backend.backend() == "jax":
         with suppress(ImportError):
-            import tensorflow  # Keras' data adapters would load it later, aloud
+            import tensorflow  # Keras' data adapters would load it later, with log lines
 
-            tensorflow.config.set_visible_devices([], "GPU")  # they are JAX's
-# Keras builds a new function for each model, which TensorFlow takes for a mistake.
+            tensorflow.config.set_visible_devices([], "GPU")  # JAX uses them
+# Keras builds a new function for each model, which TensorFlow warns about.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def choose_precision() -> str:
-    """Name of the dtype policy that trains fastest on this machine.
+    """Return the name of the dtype policy that trains fastest on this machine.
 
-    ``"mixed_bfloat16"`` on a processor with bfloat16 units (AMX or AVX512_BF16) and on GPUs
-    from NVIDIA's Ampere on, ``"mixed_float16"`` on those from Volta on, else ``"float32"``.
+    ``"mixed_bfloat16"`` on a processor with bfloat16 units (AMX or AVX512_BF16) and on NVIDIA
+    GPUs from Ampere on, ``"mixed_float16"`` on those from Volta on, else ``"float32"``.
     """
     capability = gpu_capability()
     if capability is not None:
@@ -63,12 +64,12 @@ def choose_precision() -> str:
 
 
 def gpu_capability() -> float | None:
-    """Compute capability of the first GPU that Keras' backend sees, None without one."""
+    """Return the compute capability of the first GPU of Keras' backend, None without one."""
     if keras.backend.backend() == "jax":
         import jax
 
         gpus = [device for device in jax.devices() if device.platform == "gpu"]
-        # Devices other than NVIDIA's have no such number.
+        # Only NVIDIA's devices have such a number.
         return float(getattr(gpus[0], "compute_capability", 0)) if gpus else None
     import tensorflow as tf
 
@@ -81,9 +82,19 @@ def gpu_capability() -> float | None:
     return major + minor / 10
 
 
+def check_environment() -> None:
+    """Print the versions, the device and the precision in use, and how to get a GPU."""
+    gpu = gpu_capability() is not None
+    print(f"Python {platform.python_version()}, Keras {keras.__version__}", end=" ")
+    print(f"on {keras.backend.backend()}, precision {choose_precision()}")
+    print("GPU found." if gpu else "No GPU: everything works, real data sets train slowly.")
+    if not gpu and "COLAB_RELEASE_TAG" in os.environ:
+        print("Runtime > Change runtime type > T4 GPU > Save, then run this cell again.")
+
+
 @contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
-    """Layers built inside compute in the precision `name`, such as ``"mixed_bfloat16"``."""
+    """Let the layers built inside compute in the precision `name`: ``"mixed_bfloat16"``, …"""
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
@@ -93,7 +104,7 @@ def dtype_policy(name: str) -> Iterator[None]:
 
 
 def gradient(function: Callable, value):
-    """Gradient of a scalar function: the one thing that Keras leaves to its backend."""
+    """Return the gradient of a scalar function at a tensor; Keras leaves this to its backend."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -107,7 +118,7 @@ def gradient(function: Callable, value):
 
 
 def compiled(function: Callable) -> Callable:
-    """A function of tensors, compiled by the backend."""
+    """Compile a function of tensors with the backend's compiler."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -118,10 +129,10 @@ def compiled(function: Callable) -> Callable:
 
 
 def predictor(model: keras.Model) -> Callable:
-    """A function that answers as `model.predict_on_batch`; with arrays of its own on JAX.
+    """Return a function that predicts a batch, as `model.predict_on_batch` does.
 
-    There it does not wait for the answers: the device works on them while the next batch is
-    put together. What random layers draw follows from the state they have; it stays as it is.
+    On JAX it returns JAX arrays without waiting for them: the device computes while the next
+    batch is prepared. Random layers draw from their present state, which does not advance.
     """
     if keras.backend.backend() != "jax":
         return model.predict_on_batch
@@ -130,8 +141,8 @@ def predictor(model: keras.Model) -> Callable:
     def run(trainable, others, batch):
         return model.stateless_call(trainable, others, batch, training=False)[0]
 
-    def answer(batch):
+    def predict(batch):
         variables = model.trainable_variables, model.non_trainable_variables
         return run(*([variable.value for variable in some] for some in variables), batch)
 
-    return answer
+    return predict

@@ -1,5 +1,6 @@
-"""Batches: shuffled images with one target a head, ready for ``model.fit``."""
+"""Batches: shuffled images with one target per head, ready for ``model.fit``."""
 
+import hashlib
 import mmap
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,14 +12,28 @@ from fer_helpers.labels import OUTPUTS, TASKS, separate_category
 
 
 class FaceBatches(keras.utils.PyDataset):
-    """Batches of faces and their four targets; see `generate_images`.
+    """Batches of faces and their four targets, made by `generate_images` or `mixed_batches`.
 
+    Batch ``i`` is ``(images, targets)``: images (n, H, W, 1) with the values that were given,
+    and one float32 array (n, classes) per output name. Negative ``i`` counts from the end.
     The order follows from (`seed`, `epoch`) alone, so a run that is resumed at an epoch
-    sees the batches it would have seen. `sources` is for `mixed_batches`: how many faces
-    there are of each source, one source after the other, and how many go into a batch.
-    `change` is made to each batch: a function of images, targets and the seed of what it
-    draws, that gives images and targets. Where several processes train
-    together, each reads its own part of every batch.
+    sees the batches it would have seen. Where several processes train together, each reads
+    its own share of every batch.
+
+    Parameters
+    ----------
+    images
+        (N, H, W, 1), an array or a memory map.
+    targets
+        Output name -> float32 (N, classes).
+    batch_size, is_training, seed
+        See `generate_images`.
+    sources
+        For `mixed_batches`: for each data set, one after the other in `images`, its number of
+        faces and how many of them go into each batch.
+    change
+        Called with the images and targets of a batch and the seed ``(seed, epoch, i)``;
+        returns the images and targets to use instead.
     """
 
     def __init__(
@@ -35,7 +50,7 @@ class FaceBatches(keras.utils.PyDataset):
         self.images, self.targets = images, dict(targets)
         self.batch_size, self.is_training = batch_size, is_training
         self.seed, self.sources, self.change = seed, tuple(sources), change
-        self.devices = 1  # that share a batch; `fit` knows how many
+        self.devices = 1  # that share a batch; `fit` sets it
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -50,7 +65,7 @@ class FaceBatches(keras.utils.PyDataset):
     def _mixed_order(self, shuffle) -> np.ndarray:
         batches, start, columns = len(self), 0, []
         for faces, share in self.sources:
-            # A source that is too small for the epoch is gone through again.
+            # A data set that is too small for the epoch is gone through again.
             rounds = -(-batches * share // faces)
             rows = np.concatenate([start + shuffle(faces) for _ in range(rounds)])
             columns.append(rows[: batches * share].reshape(batches, share))
@@ -58,6 +73,7 @@ class FaceBatches(keras.utils.PyDataset):
         return np.concatenate(columns, axis=1).ravel()
 
     def on_epoch_end(self) -> None:
+        """Go to the batches of the next epoch; Keras calls it."""
         self.set_epoch(self.epoch + 1)
 
     def __len__(self) -> int:
@@ -70,27 +86,51 @@ class FaceBatches(keras.utils.PyDataset):
         return max(full, 1) if self.is_training else full + bool(rest)
 
     def __getitem__(self, index: int):
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there is no batch {index}: an epoch has {len(self)} batches")
+        index %= len(self)
         rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         # A memory map is read from front to back.
         rows = np.sort(rows)
-        rank, processes, devices = distributed.share()
+        rank, processes, devices = distributed.process_info()
         devices = max(devices, self.devices)
-        part = -(-len(rows) // devices) * devices // processes
-        rows = rows[rank * part : (rank + 1) * part]
-        missing = part - len(rows)  # all parts are equally long: the rest is unlabelled
+        share = -(-len(rows) // devices) * devices // processes
+        rows = rows[rank * share : (rank + 1) * share]
+        missing = share - len(rows)  # all shares are equally long: the rest is unlabelled
         images = _padded(self.images[rows], missing)
-        _give_back(self.images)
+        _release_pages(self.images)
         targets = {name: _padded(target[rows], missing) for name, target in self.targets.items()}
         if self.change is None:
             return images, targets
         return self.change(images, targets, (self.seed, self.epoch, index))
 
+    def describe(self) -> dict:
+        """Return all that the batches follow from; arrays as type, shape and digest."""
+        return {
+            "images": _digest(self.images),
+            "labels": {name: _digest(target) for name, target in self.targets.items()},
+            "batch_size": self.batch_size,
+            "is_training": self.is_training,
+            "seed": self.seed,
+            "sources": self.sources,
+            "changed": self.change is not None,
+        }
 
-def _give_back(images: np.ndarray) -> None:
-    """Let go of what was read of a memory map; it stays in the system's cache as long as it can.
 
-    Else the pages count as this process's memory, in the end all of them: the system brings
-    in up to a megabyte around each face.
+def _digest(array: np.ndarray) -> str:
+    """Return type, shape and a hash of the values, which do not depend on the memory layout."""
+    values = hashlib.blake2b(digest_size=16)
+    for start in range(0, len(array), 4096):
+        values.update(np.ascontiguousarray(array[start : start + 4096]))
+        _release_pages(array)
+    return f"{array.dtype}{list(array.shape)} {values.hexdigest()}"
+
+
+def _release_pages(images: np.ndarray) -> None:
+    """Release what was read of a memory map; it stays in the system's cache while there is room.
+
+    Otherwise the pages count as this process's memory, in the end all of them: the system reads
+    up to a megabyte around each face.
     """
     # Other modes may hold changes, which would be lost. Windows has no such call.
     if getattr(images, "mode", None) == "r" and hasattr(mmap, "MADV_DONTNEED"):
@@ -118,17 +158,18 @@ def generate_images(
     Parameters
     ----------
     X
-        uint8 (N, H, W, 1) images, an array or a memory map; they stay uint8, since the
-        model scales them itself.
+        (N, H, W, 1) images, an array or a memory map, values 0 to 255. Best uint8: the model
+        scales them itself.
     emotions, genders, races, ages
-        One-hot blocks (N, 7), (N, 3), (N, 3), (N, 5) as `separate_category` gives them;
-        a row of zeros is not labelled and is masked by our losses and metrics.
+        One-hot blocks (N, 7), (N, 3), (N, 3), (N, 5), as `separate_category` returns them. A
+        row of zeros means: not labelled. Our losses and metrics mask it.
     batch_size
-        Images a batch.
+        Images per batch, at least 1.
     is_training
-        Shuffle anew each epoch, and leave out the last batch if it is not full.
+        Shuffle anew in each epoch, and leave out the last batch if it is not full. Otherwise
+        the batches hold all images in their order.
     seed
-        Of the shuffling.
+        Seed of the shuffling, at least 0.
 
     Returns
     -------
@@ -138,13 +179,14 @@ def generate_images(
     Raises
     ------
     ValueError
-        No images, images and labels of different length, pixel values or labels of another
-        kind, or a batch size below one.
+        There are no images; images and labels differ in length; images are not (N, H, W, 1)
+        with values 0 to 255; labels do not have the shape of their task or contain NaN; the
+        batch size is below 1.
     """
     targets = {"emotion": emotions, "gender": genders, "race": races, "age": ages}
     lengths = {"images": len(X)} | {task: len(block) for task, block in targets.items()}
     if len(set(lengths.values())) != 1:
-        raise ValueError(f"images and labels of different length: {lengths}")
+        raise ValueError(f"images and labels differ in length: {lengths}")
     if len(X) == 0:
         raise ValueError("no images: nothing to make batches from")
     if batch_size < 1:
@@ -158,13 +200,16 @@ def generate_images(
         if block.shape != (len(X), len(classes)) or not np.isfinite(block).all():
             raise ValueError(
                 f"labels of {task} must be one-hot, ({len(X)}, {len(classes)}), as "
-                f"separate_category gives them, not {block.shape} up to {block.max()}"
+                f"separate_category returns them, not {block.shape} up to {block.max()}"
             )
     return FaceBatches(X, named, batch_size, is_training, seed)
 
 
 def check_values(images: np.ndarray) -> None:
-    """Refuse pixel values that are no levels of grey from 0 to 255."""
+    """Raise ValueError unless all values of `images` are grey levels from 0 to 255.
+
+    Values from 0 to 1 are refused, too, unless all are 0: the network would scale them again.
+    """
     if images.dtype == np.uint8:
         return
     if not np.isfinite(images).all() or images.min() < 0 or images.max() > 255:
@@ -176,40 +221,70 @@ def check_values(images: np.ndarray) -> None:
 
 
 def mixed_batches(
-    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    datasets: Sequence[tuple[np.ndarray, np.ndarray]],
     shares: Sequence[int],
     seed: int = 0,
     change: Callable | None = None,
 ) -> FaceBatches:
-    """Training batches with a fixed number of faces from each of several data sets.
+    """Make training batches with a fixed number of faces from each of several data sets.
+
+    An epoch goes once through the first data set. The others are drawn from anew in each
+    epoch, and gone through again where they are too small.
 
     Parameters
     ----------
-    parts
-        ``(X, y)`` of each data set, as `load_data` gives them.
+    datasets
+        ``(X, y)`` of each: images (N, H, W, 1) and labels float32 (N, 18), as `load_data`
+        returns them. They are copied into one array.
     shares
-        Faces of each in a batch. An epoch goes once through the first data set; the others
-        are drawn from anew each epoch, and gone through again where they are too small.
+        How many faces of each data set go into a batch, each at least 1.
     seed
-        Of the shuffling.
+        Seed of the shuffling, at least 0.
     change
-        See `FaceBatches`.
+        A change to make to each batch, see `FaceBatches`.
+
+    Returns
+    -------
+    FaceBatches
+        See `generate_images`.
 
     Raises
     ------
     ValueError
-        Not one share, of at least 1, for each data set, or a data set without images.
+        The number of shares is not that of the data sets, a share is below 1, a data set has
+        no images, or see `generate_images`.
     """
-    lengths = [len(X) for X, _ in parts]
-    if len(shares) != len(parts) or min(shares, default=0) < 1 or min(lengths) < 1:
+    lengths = [len(X) for X, _ in datasets]
+    if len(shares) != len(datasets) or min(shares, default=0) < 1 or min(lengths) < 1:
         raise ValueError(f"data sets of {lengths} images need a share of at least 1 each: {shares}")
-    X, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    plain = batches_of(X, y, sum(shares), True, seed=seed)
+    X, y = (np.concatenate(arrays) for arrays in zip(*datasets, strict=True))
+    targets = batches_of(X, y).targets
     sources = tuple(zip(lengths, shares, strict=True))
-    return FaceBatches(X, plain.targets, sum(shares), True, seed, sources, change)
+    return FaceBatches(X, targets, sum(shares), True, seed, sources, change)
 
 
-def batches_of(X: np.ndarray, y: np.ndarray, *args, **kwargs) -> FaceBatches:
-    """`generate_images` for label rows that are not yet separated."""
+def batches_of(
+    X: np.ndarray,
+    y: np.ndarray,
+    batch_size: int = 32,
+    is_training: bool = False,
+    seed: int = 0,
+) -> FaceBatches:
+    """Cut a data set with label rows that are not yet separated into batches.
+
+    Parameters
+    ----------
+    X
+        (N, H, W, 1) images, values 0 to 255.
+    y
+        Labels float32 (N, 18), as `load_data` returns them.
+    batch_size, is_training, seed
+        See `generate_images`.
+
+    Returns
+    -------
+    FaceBatches
+        See `generate_images`, also for the errors.
+    """
     ages, emotions, genders, races = separate_category(y)
-    return generate_images(X, emotions, genders, races, ages, *args, **kwargs)
+    return generate_images(X, emotions, genders, races, ages, batch_size, is_training, seed)

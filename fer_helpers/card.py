@@ -1,11 +1,12 @@
-"""A model card (Mitchell et al. 2019) filled from measured figures."""
+"""Write a model card (Mitchell et al. 2019) from measured figures."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from fer_helpers.evaluation import accuracy_table, audit, class_table
+from fer_helpers.evaluation import accuracy_table, class_table
+from fer_helpers.groups import audit
 from fer_helpers.labels import TASKS
 
 _HEAD = """---
@@ -18,7 +19,7 @@ metrics: [accuracy, recall]
 
 - **What:** one network, four heads: emotion, gender, race, age; grey faces of 48 x 48 pixels.
 - **Trained on:** {trained_on}
-- **Scored on:** {dataset}, part {split}, {faces:,} faces. 95 % Wilson intervals.
+- **Scored on:** {dataset}, split {split}, {faces:,} faces. 95 % Wilson intervals.
 - **For:** learning how such a network works and fails; a baseline to compare with.
 - **Not for:** deciding anything about a person. Not at work or in education (EU AI Act,
   Art. 5(1)(f)), not for sorting people by race (Art. 5(1)(g)). The heads for gender, race and age
@@ -42,14 +43,18 @@ def model_card(
     trained_on: str = "not stated",
     smallest: int = 30,
 ) -> str:
-    """Write a model card in Markdown: who may use the network for what, and all its figures.
+    """Write a model card in Markdown: what the network is for, and all its figures.
 
     Parameters
     ----------
-    y, probabilities
-        Label rows (N, 18), and what `predict` gave for those faces.
-    weights, dataset, split
-        Names: of the weights, and of what they were scored on.
+    y
+        (N, 18) label rows.
+    probabilities
+        Task -> float (N, classes), see `predict`.
+    weights
+        Name of the weights.
+    dataset, split
+        What they were scored on.
     trained_on
         A line about the training data and their terms.
     smallest
@@ -58,25 +63,30 @@ def model_card(
     Returns
     -------
     str
-        The card, with the metadata that Hugging Face reads. What the labels do not allow to
-        measure is listed as such.
+        The card, with the metadata that Hugging Face reads. Tasks without labels are listed as
+        not measured.
+
+    Raises
+    ------
+    ValueError
+        Different lengths, or probabilities that are NaN.
     """
     accuracy = accuracy_table(y, probabilities)
     names = {"weights": weights, "dataset": dataset, "split": split, "trained_on": trained_on}
     names["labels"] = _DRAWN if dataset == "SAMPLE" else _PERCEIVED
-    parts = [_HEAD.format(faces=len(y), **names), "## Accuracy\n", _markdown(accuracy)]
+    sections = [_HEAD.format(faces=len(y), **names), "## Accuracy\n", _markdown(accuracy)]
     for task in accuracy.index:
-        parts += [f"## Each class of {task}\n", _markdown(class_table(y, probabilities, task))]
+        sections += [f"## Each class of {task}\n", _markdown(class_table(y, probabilities, task))]
     groups = audit(y, probabilities, smallest)
     if len(groups):
-        parts += ["## Each labelled group\n", _gaps(groups), _markdown(_single(groups))]
+        sections += ["## Each labelled group\n", _gaps(groups), _markdown(_single(groups))]
     missing = [task for task in TASKS if task not in accuracy.index]
     if missing:
-        parts.append(
+        sections.append(
             f"## Not measured\n\nThese faces have no labels for {', '.join(missing)}: nothing is "
-            f"said about these, neither as answers nor as groups.\n"
+            f"known about these, neither as predictions nor as groups.\n"
         )
-    return "\n".join(parts)
+    return "\n".join(sections)
 
 
 def _single(groups: pd.DataFrame) -> pd.DataFrame:
@@ -87,8 +97,9 @@ def _single(groups: pd.DataFrame) -> pd.DataFrame:
 
 
 def _gaps(groups: pd.DataFrame) -> str:
-    """The widest gap of each task, in words; between its own classes it would be recall."""
+    """Return the widest gap of each task, in words."""
     lines = []
+    # A gap between the classes of the task itself would be a difference of recalls.
     others = groups[[t not in by for t, by in zip(groups["task"], groups["by"], strict=True)]]
     others = others[others.groupby(["task", "by"])["n"].transform("size") > 1]
     if others.empty:
@@ -103,14 +114,14 @@ def _gaps(groups: pd.DataFrame) -> str:
             f"{worst['gap_high']:.3f}; {worst['n']} faces)"
         )
     head = (
-        "Widest gaps, two groupings crossed included. They are chosen for being wide, so some of "
-        "it is chance: measure them again on other faces.\n"
+        "Widest gaps, also between two groupings crossed. They were selected for being wide, so "
+        "part of it is chance: measure them again on other faces.\n"
     )
     return "\n".join([head, *lines, ""])
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown: counts as they are, rates with three digits, nothing for NaN."""
+    """Return a table in Markdown: rates with three digits, an empty cell for NaN."""
     table = table.reset_index()
     lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|---" * table.shape[1] + "|"]
     for row in table.itertuples(index=False):

@@ -1,7 +1,7 @@
 """Several devices at once: GPUs of one machine on TensorFlow, several machines on JAX.
 
-On JAX every process runs the same program on its own share of each batch, and the step is
-that of one process on the whole batch: masks, batch normalisation, augmentation and dropout
+On JAX every process runs the same program on its own share of each batch, and takes the same
+step as one process on the whole batch: masks, batch normalisation, augmentation and dropout
 see the global batch. On TensorFlow every GPU takes batch normalisation's statistics from its
 own share, as is usual; the masked mean is over the whole batch there too.
 """
@@ -16,12 +16,12 @@ import numpy as np
 
 from fer_helpers.backend import keras
 
-# Seconds without a sign of life after which a process is taken for dead.
+# Seconds without a signal after which a process counts as lost.
 HEARTBEAT = 10
 # Seconds to wait for all processes to start.
 PATIENCE = 300
 
-# Those of keras.distribution.
+# The environment variables that keras.distribution reads.
 VARIABLES = {
     "address": "KERAS_DISTRIBUTION_JOB_ADDRESSES",
     "processes": "KERAS_DISTRIBUTION_NUM_PROCESSES",
@@ -32,12 +32,26 @@ VARIABLES = {
 def read_settings(
     address: str | None = None, processes: int | None = None, rank: int | None = None
 ) -> tuple[str, int, int]:
-    """Address, number of processes and rank; what is None is taken from the environment.
+    """Return address, number of processes and rank; what is None comes from the environment.
+
+    Parameters
+    ----------
+    address
+        ``HOST:PORT`` of the process of rank 0.
+    processes
+        How many processes train together, at least 1.
+    rank
+        Number of this process, from 0 to `processes` - 1.
+
+    Returns
+    -------
+    tuple
+        The three, checked.
 
     Raises
     ------
     ValueError
-        One is missing or impossible.
+        One is missing, neither given nor in its variable of `VARIABLES`, or impossible.
     """
     given = {"address": address, "processes": processes, "rank": rank}
     for name, variable in VARIABLES.items():
@@ -58,15 +72,17 @@ def read_settings(
 
 
 @contextlib.contextmanager
-def joined(address: str, processes: int, rank: int) -> Iterator[None]:
-    """Networks built and trained inside are shared by `processes` processes, on JAX.
+def join_processes(address: str, processes: int, rank: int) -> Iterator[None]:
+    """Join other processes, on JAX: they share the networks that are built and trained inside.
 
     Parameters
     ----------
     address
-        ``HOST:PORT`` of the process of rank 0, which must be free there.
-    processes, rank
-        How many take part, and which one this is, from 0.
+        ``HOST:PORT`` of the process of rank 0; the port must be free there.
+    processes
+        How many processes train together, at least 1.
+    rank
+        Number of this process, from 0.
 
     Notes
     -----
@@ -77,7 +93,7 @@ def joined(address: str, processes: int, rank: int) -> Iterator[None]:
     ValueError
         Keras does not run on JAX.
     OSError
-        Not all processes came.
+        The processes did not all start within `PATIENCE` seconds.
     """
     if keras.backend.backend() != "jax":
         raise ValueError(
@@ -100,17 +116,17 @@ def joined(address: str, processes: int, rank: int) -> Iterator[None]:
     except RuntimeError as error:
         raise OSError(
             f"the {processes} processes did not meet at {address} within {PATIENCE} seconds: "
-            f"start one for each rank, and let rank 0 be reached there ({error})"
+            f"start one for each rank, and check that all can reach this address ({error})"
         ) from error
     everywhere = keras.distribution.DataParallel(auto_shard_dataset=False)
     try:
         with everywhere.scope():
             yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        # What carries the numbers between processors raises a ValueError.
+        # Gloo, which carries the numbers between processes, raises a ValueError.
         if isinstance(error, ValueError) and "Gloo" not in str(error):
             raise
-        if "RESOURCE_EXHAUSTED" in str(error):  # it is this one's memory that is full
+        if "RESOURCE_EXHAUSTED" in str(error):  # this process has run out of memory
             raise
         reason = str(error).strip().splitlines()[0]
         print(
@@ -119,13 +135,16 @@ def joined(address: str, processes: int, rank: int) -> Iterator[None]:
             file=sys.stderr,
             flush=True,
         )
-        # An orderly end would wait for the one that is gone.
+        # An orderly exit would wait for the process that is gone.
         os._exit(1)
 
 
 @contextlib.contextmanager
 def on_all_gpus() -> Iterator[None]:
-    """Networks built and compiled inside are trained on all GPUs of this machine, if several."""
+    """Train the networks that are built and compiled inside on all GPUs of this machine.
+
+    Does nothing with fewer than two GPUs, on JAX, or inside another TensorFlow strategy.
+    """
     if keras.backend.backend() != "tensorflow":
         yield
         return
@@ -138,8 +157,11 @@ def on_all_gpus() -> Iterator[None]:
         yield
 
 
-def share() -> tuple[int, int, int]:
-    """Rank of this process, processes, devices of all: ``(0, 1, 1)`` unless `joined`."""
+def process_info() -> tuple[int, int, int]:
+    """Return the rank of this process, the number of processes, and of devices in all.
+
+    ``(0, 1, 1)`` outside of `join_processes`.
+    """
     everywhere = keras.distribution.distribution()
     if everywhere is None:
         return 0, 1, 1
@@ -149,8 +171,16 @@ def share() -> tuple[int, int, int]:
 
 
 def check_agreement(number: int, what: str) -> None:
-    """Raise ValueError unless all processes come with the same number."""
-    if share()[1] == 1:
+    """Raise ValueError unless all processes give the same number.
+
+    Parameters
+    ----------
+    number
+        What this process has.
+    what
+        What it counts, for the message.
+    """
+    if process_info()[1] == 1:
         return
     from jax.experimental import multihost_utils
 
@@ -163,8 +193,8 @@ def check_agreement(number: int, what: str) -> None:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Networks built inside are this process's own."""
+def undistributed() -> Iterator[None]:
+    """Keep the networks that are built inside to this process."""
     everywhere = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -174,9 +204,9 @@ def alone() -> Iterator[None]:
 
 
 def sum_over_replicas(value):
-    """Sum of a number that each of TensorFlow's replicas has; elsewhere the number itself."""
+    """Return the sum of a scalar tensor over TensorFlow's replicas; elsewhere the tensor itself."""
     if keras.backend.backend() != "tensorflow":
-        return value  # on JAX, `value` already is that of the global batch
+        return value  # on JAX it is that of the global batch already
     import tensorflow as tf
 
     replica = tf.distribute.get_replica_context()

@@ -1,8 +1,8 @@
 """The trained network as one file that runs without Keras: ONNX or LiteRT.
 
-What is exported is inference alone: grey images (N, 48, 48, 1) as float32 with values 0 to
-255 in, one output a head out, named as in Keras, temperature included, any batch size. No
-file is left behind that does not give what Keras gives.
+Only prediction is exported: float32 images (N, 48, 48, 1) with values 0 to 255 in, one output per
+head out, named as in Keras, temperature included, any batch size. A file whose probabilities
+differ from those of Keras is not written.
 """
 
 import contextlib
@@ -19,18 +19,18 @@ import numpy as np
 from tqdm import tqdm
 
 from fer_helpers.backend import keras, no_native_log
+from fer_helpers.checkpoints import in_float32, replace_file
+from fer_helpers.datasets import load_training_data
 from fer_helpers.evaluation import accuracy_table
 from fer_helpers.labels import OUTPUTS, TASKS
 from fer_helpers.prediction import predict
-from fer_helpers.training import in_float32, load_training_data, replace_file
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 NEEDS = {"onnx": ("tf2onnx", "onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}
 
-# Greatest difference allowed between a probability of the file and of Keras, and on how
-# many images it is looked for. More of them set the ranges of int8.
-TOLERANCE = 1e-3
-CHECKED = 512
+TOLERANCE = 1e-3  # greatest difference allowed between a probability of the file and of Keras
+BATCH = 256  # images at once
+CHECKED = 512  # images that are compared, and others by which the ranges of int8 are set
 
 
 def export(
@@ -41,38 +41,42 @@ def export(
     dataset_name: str = "SAMPLE",
     data_dir: str | Path | None = None,
 ) -> dict:
-    """Write `model` to one file, and compare what the file computes with Keras.
+    """Write a network to one file, and compare what the file computes with Keras.
 
     Parameters
     ----------
     model
-        As `get_model` or `load_model` gives it.
+        A network of `get_model` or `load_model`.
     path
         File to write, ``.onnx`` or ``.tflite``; replaced as a whole or not at all.
     form
         ``"onnx"``, for ONNX Runtime, or ``"litert"``, for LiteRT (formerly TensorFlow Lite).
     int8
-        Weights and activations as whole numbers of 8 bits: a file of about a quarter the
-        size, not quite as accurate. Inputs and outputs stay float32. LiteRT gives probabilities
-        in steps of a 256th, so that they sum to 1 only roughly.
-    dataset_name, data_dir
-        Faces to compare on (the validation part) and to find the ranges of int8 by (the
-        training part); best the data that the network was trained on. See `load_data`.
+        Weights and activations as 8-bit whole numbers: about a quarter of the size, and slightly
+        less accurate. Inputs and outputs stay float32. LiteRT gives probabilities in steps of
+        1/256, so they sum to 1 only roughly.
+    dataset_name
+        The faces to compare on (validation split) and to set the ranges of int8 by (training
+        split); best the data that the network was trained on. See `load_data`.
+    data_dir
+        Folder of the data sets, see `load_data`.
 
     Returns
     -------
     dict
-        ``file``; ``bytes``, and ``float32_bytes`` of the bare weights; ``images`` compared;
+        ``file``, its path; ``bytes``, its size, and ``float32_bytes``, that of the weights
+        alone; ``images``, how many were compared: 512, with `int8` the whole validation split;
         ``difference``, the greatest one in any probability; ``accuracy``, task ->
-        ``{"keras", "exported"}``. Without `int8` 512 images are compared, with it the
-        whole validation part.
+        ``{"keras": ..., "exported": ...}``, each 0 to 1.
 
     Raises
     ------
     ValueError
-        An unknown form, another ending of `path` than the form's, packages that are missing,
-        another backend than TensorFlow, or, without `int8`, a file that gives probabilities
-        more than 1e-3 from Keras'; it is not left behind.
+        The form is unknown, `path` has not its ending, packages are missing, or the backend is
+        not TensorFlow. Without `int8`, also if the file's probabilities differ from those of
+        Keras by more than 1e-3: then `path` is not written.
+    OSError
+        `path` cannot be written.
     """
     path = Path(path)
     _check(path, form)
@@ -82,22 +86,22 @@ def export(
         X_val, y_val = X_val[:CHECKED], y_val[:CHECKED]
     # Spread over the data: their order may follow the classes.
     ranges = X[np.linspace(0, len(X) - 1, min(CHECKED, len(X))).astype(int)] if int8 else None
-    wanted = predict(model, X_val)
+    expected = predict(model, X_val)
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / path.name
         with _quiet():
             WRITERS[form](model, file, ranges)
         found = run_exported(load_exported(file), X_val)
-        gap = _difference(wanted, found)
+        gap = _difference(expected, found)
         if not int8 and not gap <= TOLERANCE:
             raise ValueError(
-                f"{path} would give probabilities up to {gap:.2g} from Keras' on {len(X_val)} "
-                f"images, more than {TOLERANCE:g}: it was not written"
+                f"{path}: its probabilities for {len(X_val)} images would differ from those of "
+                f"Keras by up to {gap:.2g}, more than {TOLERANCE:g}: it was not written"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, functools.partial(shutil.copyfile, file))
-    before, after = (accuracy_table(y_val, p)["accuracy"] for p in (wanted, found))
+    before, after = (accuracy_table(y_val, p)["accuracy"] for p in (expected, found))
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -114,24 +118,30 @@ def export(
 def load_exported(path: str | Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Open a file that `export` wrote, without Keras.
 
+    Parameters
+    ----------
+    path
+        The file, ``.onnx`` or ``.tflite``.
+
     Returns
     -------
     function
-        Takes float32 (N, 48, 48, 1) with values 0 to 255, gives output name -> float32
-        (N, classes).
+        Takes images, float32 (N, 48, 48, 1) with values 0 to 255. Returns a dict of
+        probabilities: ``"emotion_output"`` -> float32 (N, 7), ``"gender_output"`` (N, 3),
+        ``"race_output"`` (N, 3), ``"age_output"`` (N, 5).
 
     Raises
     ------
     FileNotFoundError
-        No such file.
+        There is no such file.
     ValueError
-        Neither of the endings that `export` writes.
+        It has neither of the two endings.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES.values():
         raise ValueError(f"{path} must end in {' or '.join(SUFFIXES.values())}")
     if not path.is_file():
-        raise FileNotFoundError(f"no network at {path}: `export` writes one")
+        raise FileNotFoundError(f"no network at {path}: write one with `export`")
     if path.suffix == SUFFIXES["onnx"]:
         import onnxruntime
 
@@ -149,21 +159,34 @@ def load_exported(path: str | Path) -> Callable[[np.ndarray], dict[str, np.ndarr
 
 
 def run_exported(
-    network: Callable[[np.ndarray], dict[str, np.ndarray]], images: np.ndarray, batch: int = 256
+    network: Callable[[np.ndarray], dict[str, np.ndarray]], images: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """As `predict`, with a network of `load_exported`: task -> float32 (N, classes)."""
-    parts = [
-        network(np.asarray(images[start : start + batch], np.float32))
-        for start in tqdm(range(0, len(images), batch), desc="comparing", delay=2, leave=False)
+    """Predict images in batches with an exported network.
+
+    Parameters
+    ----------
+    network
+        A function of `load_exported`.
+    images
+        (N, 48, 48, 1), values 0 to 255 of any dtype, N at least 1; may be a memory map.
+
+    Returns
+    -------
+    dict
+        Task -> float32 (N, classes), as `predict` returns it.
+    """
+    batches = [
+        network(np.asarray(images[start : start + BATCH], np.float32))
+        for start in tqdm(range(0, len(images), BATCH), desc="comparing", delay=2, leave=False)
     ]
-    return {task: np.concatenate([part[OUTPUTS[task]] for part in parts]) for task in TASKS}
+    return {task: np.concatenate([batch[OUTPUTS[task]] for batch in batches]) for task in TASKS}
 
 
 def _check(path: Path, form: str) -> None:
     if form not in SUFFIXES:
         raise ValueError(f"unknown format {form!r}: choose one of {', '.join(SUFFIXES)}")
     if path.suffix != SUFFIXES[form]:
-        raise ValueError(f"{path} must end in {SUFFIXES[form]} to be a file of format {form}")
+        raise ValueError(f"{path} must end in {SUFFIXES[form]}, the ending of format {form}")
     missing = [name for name in NEEDS[form] if find_spec(name) is None]
     if missing:
         raise ValueError(
@@ -171,19 +194,19 @@ def _check(path: Path, form: str) -> None:
         )
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            "export runs on TensorFlow, whose weights files are those of every backend: set "
-            "KERAS_BACKEND=tensorflow"
+            f"export runs on TensorFlow, not on {keras.backend.backend()}: set "
+            "KERAS_BACKEND=tensorflow, which reads the same weights"
         )
 
 
 def _difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:
-    # NaN is passed on: it must not count as agreement.
+    # NaN propagates: it must not count as agreement.
     return float(np.max([np.abs(a[task] - b[task]).max() for task in TASKS]))
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the converters' own remarks from showing."""
+    """Hide the messages of the converters."""
     before = logging.root.manager.disable
     with warnings.catch_warnings(), no_native_log():
         warnings.simplefilter("ignore")
@@ -202,10 +225,12 @@ def _batches(images: np.ndarray) -> Iterator[list[np.ndarray]]:
 def _write_onnx(model: keras.Model, path: Path, ranges: np.ndarray | None) -> None:
     import onnx
 
-    model(np.zeros((1, *model.input_shape[1:]), np.float32))  # Keras wants it called once
+    model(
+        np.zeros((1, *model.input_shape[1:]), np.float32)
+    )  # Keras exports only models that were called
     model.export(str(path), format="onnx", verbose=False)
     proto = onnx.load(path)
-    # Outputs are numbered in their order.
+    # The converter has numbered the outputs in their order.
     names = {old.name: new for old, new in zip(proto.graph.output, model.output_names, strict=True)}
     for node in proto.graph.node:
         node.output[:] = [names.get(name, name) for name in node.output]
@@ -242,9 +267,9 @@ def _quantize_onnx(path: Path, ranges: np.ndarray) -> None:
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
-            # Products of 8 bits overflow on processors without VNNI: weights take 7.
+            # Products of 8 bits overflow on processors without VNNI: weights have 7.
             reduce_range=True,
-            # Else probabilities are whole 256ths, most of them 0, and do not sum to 1.
+            # Otherwise probabilities are multiples of 1/256, most of them 0, and do not sum to 1.
             nodes_to_exclude=[node.name for node in nodes if node.op_type == "Softmax"],
         )
 

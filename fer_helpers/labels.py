@@ -32,27 +32,38 @@ BLOCKS: dict[str, slice] = {
 }
 LABEL_WIDTH = int(_ENDS[-1])
 
-_AGE_STARTS = np.array([4, 20, 40, 70])
+_AGE_STARTS = np.array([4, 20, 40, 70])  # years at which classes 1 to 4 begin
 
 
 def check_dataset(name: str) -> str:
-    """Return `name`, or raise ValueError that lists the known data sets."""
+    """Return `name`, or raise a ValueError that lists the known data sets."""
     if name not in DATASETS:
         raise ValueError(f"unknown dataset {name!r}: choose one of {', '.join(DATASETS)}")
     return name
 
 
 def check_task(name: str) -> str:
-    """`name` if it is one of the four tasks; else a ValueError that lists them."""
+    """Return `name`, or raise a ValueError that lists the four tasks."""
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}: choose from {', '.join(TASKS)}")
     return name
 
 
-def age_class(years: np.ndarray | Sequence[int]) -> np.ndarray:
-    """Class index (0 to 4) of RAF-DB's age group for ages in years; -1 below 0 and for NaN."""
+def age_class(years: np.ndarray | Sequence[float]) -> np.ndarray:
+    """Return the age group of each age.
+
+    Parameters
+    ----------
+    years
+        (N,) ages in years.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 (N,), index of the class in ``TASKS["age"]``, 0 to 4; -1 for ages below 0 and
+        for NaN.
+    """
     years = np.asarray(years)
-    # A missing age in a pandas column is NaN, which is above nothing.
     return np.where(years >= 0, np.searchsorted(_AGE_STARTS, years, side="right"), -1)
 
 
@@ -62,23 +73,25 @@ def encode_labels(classes: Mapping[str, np.ndarray | Sequence[int]]) -> np.ndarr
     Parameters
     ----------
     classes
-        For some or all of the tasks, (N,) class indices in the order of `TASKS`;
-        -1 where a face is not labelled. A task left out is not labelled at all.
+        For some or all of the tasks, (N,) class indices in the order of `TASKS`, whole
+        numbers; -1 where a face is not labelled. A task that is left out is not labelled
+        for any face.
 
     Returns
     -------
     numpy.ndarray
-        float32 (N, 18).
+        float32 (N, 18), ones and zeros: the blocks emotion 7 | gender 3 | race 3 | age 5.
 
     Raises
     ------
     ValueError
-        An unknown task, an index out of range, or arrays of different length.
+        No task or an unknown one, indices that are out of range or not of a whole-number
+        dtype, or arrays of different length.
     """
     for task in classes:
         check_task(task)
     if not classes:
-        raise ValueError(f"no labels at all: give at least one of {list(TASKS)}")
+        raise ValueError(f"no labels: give at least one of {', '.join(TASKS)}")
     lengths = {task: len(index) for task, index in classes.items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"labels of different length: {lengths}")
@@ -100,11 +113,29 @@ def encode_labels(classes: Mapping[str, np.ndarray | Sequence[int]]) -> np.ndarr
 
 
 def decode_labels(y: np.ndarray) -> pd.DataFrame:
-    """Class names of label rows: one column a task, missing where not labelled."""
-    blocks = dict(zip(("age", "emotion", "gender", "race"), separate_category(y), strict=True))
+    """Turn label rows into class names.
+
+    Parameters
+    ----------
+    y
+        (N, 18) label rows, or probabilities in their layout, of which the highest counts.
+
+    Returns
+    -------
+    pandas.DataFrame
+        N rows, a categorical column per task, its categories in the order of `TASKS`;
+        missing where a face is not labelled.
+
+    Raises
+    ------
+    ValueError
+        `y` is not (N, 18).
+    """
+    y = _check_rows(y)
     frame = {}
     for task, names in TASKS.items():
-        codes = np.where(blocks[task].any(axis=1), blocks[task].argmax(axis=1), -1)
+        block = y[:, BLOCKS[task]]
+        codes = np.where(block.any(axis=1), block.argmax(axis=1), -1)
         frame[task] = pd.Categorical.from_codes(codes, categories=list(names))
     return pd.DataFrame(frame)
 
@@ -119,8 +150,8 @@ def separate_category(
     y
         (N, 18) label rows.
     dataset_name
-        Name of the data set they came from. All data sets share one layout, so it
-        is only checked; the argument is that of the paper's code.
+        Name of the data set they come from. All data sets share one layout, so the name is
+        only checked; the paper's code has this argument.
 
     Returns
     -------
@@ -134,9 +165,7 @@ def separate_category(
         `y` is not (N, 18), or the data set is unknown.
     """
     check_dataset(dataset_name)
-    y = np.asarray(y)
-    if y.ndim != 2 or y.shape[1] != LABEL_WIDTH:
-        raise ValueError(f"label rows must have shape (N, {LABEL_WIDTH}), not {y.shape}")
+    y = _check_rows(y)
     return (
         y[:, BLOCKS["age"]],
         y[:, BLOCKS["emotion"]],
@@ -145,4 +174,11 @@ def separate_category(
     )
 
 
-seperate_category = separate_category
+def _check_rows(y: np.ndarray) -> np.ndarray:
+    y = np.asarray(y)
+    if y.ndim != 2 or y.shape[1] != LABEL_WIDTH:
+        raise ValueError(f"label rows must have shape (N, {LABEL_WIDTH}), not {y.shape}")
+    return y
+
+
+seperate_category = separate_category  # the paper's spelling

@@ -2,9 +2,8 @@
 
 A row of zeros in a one-hot block means: not labelled. Keras' own cross-entropy gives such a
 row a loss of 0 but counts it in the mean, its accuracy counts it as class 0, and its label
-smoothing turns it into a uniform target. Here a row weighs as much as its label mass: 1 if
-labelled, 0 if not (and the share in between where two faces were mixed), and the mean is
-taken over that mass.
+smoothing turns it into a uniform target. Here a row's weight is its label mass: 1 if it is
+labelled, 0 if not, and in between if two faces were mixed. The mean is taken over that mass.
 """
 
 from fer_helpers.backend import keras
@@ -16,7 +15,10 @@ _PACKAGE = "fer_helpers"
 
 
 def label_mass(y_true, sample_weight=None):
-    """Weight (N,) of each row: the sum of its targets, times `sample_weight` if given."""
+    """Return the weight (N,) of each row: the sum of its targets (N, classes).
+
+    `sample_weight` (N,) or (N, 1), if given, multiplies it.
+    """
     mass = ops.sum(y_true, axis=-1)
     if sample_weight is None:
         return mass
@@ -33,26 +35,32 @@ class MaskedCrossentropy(keras.losses.Loss):
         Share (0 to 1) of a labelled row's target that is spread over all classes
         (Szegedy et al. 2016).
 
+    Raises
+    ------
+    ValueError
+        `label_smoothing` is not from 0 to 1.
+
     Notes
     -----
-    Called with one-hot `y_true` and probabilities `y_pred`, both (N, classes). A batch
-    without any label gives 0, and no gradient.
+    Called with one-hot `y_true` and probabilities `y_pred`, both (N, classes), and optionally
+    `sample_weight` (N,), it returns a float32 scalar. A batch without labels gives 0, and no
+    gradient. Under a TensorFlow strategy each replica returns its share of the mean.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, name: str = "masked_crossentropy"):
-        super().__init__(name=name)
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__(name="masked_crossentropy")
         if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"label_smoothing is a share from 0 to 1, not {label_smoothing}")
+            raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}")
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
         mass = label_mass(y_true)
-        target = ops.where(mass[:, None] > 0, y_true / ops.maximum(mass, 1e-7)[:, None], 0.0)
+        target = y_true / ops.maximum(mass, 1e-7)[:, None]
         smooth = self.label_smoothing
         target = target * (1 - smooth) + smooth / y_true.shape[-1]
-        # At Keras' epsilon of 1e-7 a face that the network is surely wrong about would have no
-        # gradient, and much below 1e-30 float16's scaling of the loss would be too much for it.
-        log_probability = ops.log(ops.clip(y_pred, 1e-30, 1.0))
+        # Clipped at Keras' epsilon of 1e-7, a confident mistake would have no gradient; clipped
+        # far below 1e-30, its gradient would overflow when float16 training scales the loss.
+        log_probability = ops.log(ops.maximum(y_pred, 1e-30))
         return -ops.sum(target * log_probability, axis=-1)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
@@ -60,18 +68,22 @@ class MaskedCrossentropy(keras.losses.Loss):
         y_true = ops.convert_to_tensor(y_true, "float32")
         weight = label_mass(y_true, sample_weight)
         total = ops.sum(weight * self.call(y_true, y_pred))
-        # Gradients of replicas are added up, so each divides by the labels of all: a mean of
-        # their means would give the labels of some a greater weight.
+        # Gradients of replicas are summed, so each divides by the labels of all: a mean of
+        # their means would give some labels a greater weight.
         labelled = sum_over_replicas(ops.sum(weight))
         return total / ops.maximum(labelled, keras.config.epsilon())
 
     def get_config(self):
-        return {"name": self.name, "label_smoothing": self.label_smoothing}
+        return {"label_smoothing": self.label_smoothing}
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class MaskedAccuracy(keras.metrics.CategoricalAccuracy):
-    """Share of the labelled rows whose most probable class is the labelled one."""
+    """Share of the labelled rows whose most probable class is the labelled one.
+
+    Updated with `y_true` and `y_pred` (N, classes), and optionally `sample_weight` (N,); each
+    row counts with its label mass. Without labelled rows the result is 0.
+    """
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_true = ops.convert_to_tensor(y_true, "float32")
@@ -79,10 +91,10 @@ class MaskedAccuracy(keras.metrics.CategoricalAccuracy):
 
 
 class TaskUncertainty(keras.layers.Layer):
-    """Adds to a head's probabilities (N, classes) one column: its learned log variance."""
+    """Appends one column to a head's probabilities (N, classes): its learned log variance."""
 
     def build(self, input_shape):
-        self.log_variance = self.add_weight(shape=(), initializer="zeros", name="log_variance")
+        self.log_variance = self.add_weight(initializer="zeros", name="log_variance")
 
     def call(self, probabilities):
         column = ops.zeros_like(probabilities[:, :1]) + self.log_variance
@@ -90,7 +102,7 @@ class TaskUncertainty(keras.layers.Layer):
 
 
 class UncertaintyCrossentropy(MaskedCrossentropy):
-    """`MaskedCrossentropy`, weighed by the log variance that `TaskUncertainty` learns.
+    """`MaskedCrossentropy`, weighted by the log variance that `TaskUncertainty` learns.
 
     With s the log variance: ``exp(-s) * loss + s / 2`` (Kendall, Gal & Cipolla 2018). A task
     that stays hard gets a smaller weight; the second term keeps the weights from vanishing.
@@ -99,16 +111,26 @@ class UncertaintyCrossentropy(MaskedCrossentropy):
     def __call__(self, y_true, y_pred, sample_weight=None):
         s = ops.mean(y_pred[:, -1])
         loss = super().__call__(y_true, y_pred[:, :-1], sample_weight)
-        # Without labels there is no loss to weigh, and s would only run away.
-        labelled = ops.cast(ops.sum(label_mass(y_true)) > 0, loss.dtype)
+        # Without labels there is no loss to weight, and s would fall without end.
+        labelled = ops.cast(ops.sum(label_mass(y_true, sample_weight)) > 0, loss.dtype)
         return ops.exp(-s) * loss + labelled * s / 2
 
 
 def weigh_by_uncertainty(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> keras.Model:
-    """A compiled model that trains `model` with loss weights that it learns.
+    """Return a compiled model that trains `model` with learned loss weights.
 
-    Shares all its layers with `model`, which is thereby trained and is what to predict with.
-    The learned log variances are the weights of its layers ``<output>_uncertainty``.
+    Parameters
+    ----------
+    model
+        A network of `get_model`. The returned model shares its layers and so trains it;
+        predict with `model`.
+    optimizer
+        For the weights of both.
+
+    Returns
+    -------
+    keras.Model
+        Its layers ``<output>_uncertainty`` hold the learned log variances.
     """
     outputs = {
         name: TaskUncertainty(name=f"{name}_uncertainty", dtype="float32")(output)

@@ -1,4 +1,4 @@
-"""One network, four heads: the backbones, which share the heads."""
+"""One network with four heads: the backbones, the heads, and loading weights."""
 
 import hashlib
 import json
@@ -15,16 +15,16 @@ layers, ops = keras.layers, keras.ops
 
 IMAGE_SIZE = 48
 
-# Which shipped weights know which data set; open-data is trained on FER2013 and UTKFace.
+# The weights that are shipped for each data set; open-data is trained on FER2013 and UTKFace.
 _PRETRAINED = {"SAMPLE": "sample", "FER": "open-data", "UTKFACE": "open-data"}
 
 
 @keras.saving.register_keras_serializable("fer_helpers")
 class CalibratedSoftmax(layers.Layer):
-    """Softmax of the logits divided by a temperature (Guo et al. 2017).
+    """Softmax of logits (N, classes), divided by a temperature first (Guo et al. 2017).
 
-    The temperature is a weight that training does not touch. `calibrate` sets it afterwards,
-    so that confidence matches accuracy; it travels with the weights into every file and export.
+    The temperature is a weight that is not trained. `calibrate` sets it afterwards, so that
+    confidence matches accuracy; it is stored with the other weights and exported with them.
     """
 
     def build(self, input_shape):
@@ -37,7 +37,12 @@ class CalibratedSoftmax(layers.Layer):
 
 
 def _paper(x):
-    """The CNN of arXiv 2110.15028: three pairs of convolutions, then a dense layer."""
+    """Return the features of the CNN of arXiv 2110.15028.
+
+    As in its public code: three pairs of convolutions, then a dense layer, with dropout of 0.6,
+    0.5, 0.4 and 0.4. Adapted: 48 x 48 x 1 instead of 50 x 50 x 3, since all data sets here are
+    grey and FER2013 is 48 x 48 (the three channels of the original were copies of one).
+    """
     for filters, kernel, dropout in ((64, 5, 0.6), (128, 3, 0.5), (256, 3, 0.4)):
         for _ in range(2):
             x = layers.Conv2D(
@@ -48,7 +53,8 @@ def _paper(x):
         x = layers.Dropout(dropout)(x)
     x = layers.Flatten()(x)
     x = layers.Dense(128, activation="elu", kernel_initializer="he_normal")(x)
-    return layers.BatchNormalization()(x)
+    x = layers.BatchNormalization()(x)
+    return layers.Dropout(0.4)(x)
 
 
 def _convolution(x, filters: int, name: str, strides: int = 1, kernel: int = 3):
@@ -61,7 +67,7 @@ def _convolution(x, filters: int, name: str, strides: int = 1, kernel: int = 3):
         kernel_initializer="he_normal",
         name=name,
     )(x)
-    # Short runs on small data need averages that follow quickly.
+    # In short runs on small data the averages must follow quickly.
     return layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
 
 
@@ -72,24 +78,23 @@ def _residual_block(x, filters: int, strides: int, place: str, name: str | None)
     if x.shape[-1] != filters:
         shortcut = _convolution(shortcut, filters, f"{place}_shortcut", kernel=1)
     x = layers.ReLU()(_convolution(x, filters, f"{place}_first", strides))
-    # Blocks that begin as nothing (a last scale of zero) are slow to start: 0.457 for 0.525
-    # on PublicTest after four epochs of the compact network, see pretrained/README.md.
+    # A last scale that begins at zero is slow to start: 0.457 instead of 0.525 on PublicTest
+    # after four epochs of the compact network, see pretrained/README.md.
     x = _convolution(x, filters, f"{place}_second")
     return layers.ReLU(name=name)(layers.Add()([x, shortcut]))
 
 
 def _residual(x, widths: Sequence[int], blocks: Sequence[int], halved: bool = True):
-    """A residual network (He et al. 2016): for each width a stage of so many blocks.
+    """Return the features of a residual network (He et al. 2016), one stage per width.
 
-    `halved`: the first convolution halves the picture. At full size a network costs four
-    times the arithmetic, more than a laptop's processor has.
+    With `halved` the first convolution halves the image: at full size a network costs four
+    times the arithmetic, too much for a laptop without a GPU.
     """
     strides, kernel = (2, 5) if halved else (1, 3)
     x = layers.ReLU()(_convolution(x, widths[0], "stem", strides, kernel))
     for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
         for block in range(count):
-            # Grad-CAM looks at the last maps but one: 6 x 6 for four stages, where the last
-            # ones are only 3 x 3.
+            # For Grad-CAM: the last stage has maps of only 3 x 3, the one before it of 6 x 6.
             is_cam = (stage, block) == (len(widths) - 2, count - 1)
             x = _residual_block(
                 x,
@@ -103,17 +108,17 @@ def _residual(x, widths: Sequence[int], blocks: Sequence[int], halved: bool = Tr
 
 
 def _compact(x, widths: Sequence[int] = (32, 64, 128, 256)):
-    """The default: small, a block for each width."""
+    """Return the features of the default network: small, one block per width."""
     return _residual(x, widths, [1] * len(widths))
 
 
 def _deep(x):
-    """Wider and deeper than the compact one: what is shipped for real faces."""
+    """Return the features of the network that is shipped for real faces."""
     return _residual(x, (40, 80, 160, 320), (1, 1, 2, 2))
 
 
 def _wide(x):
-    """Fourteen times the arithmetic of the deep one, for a GPU: a teacher of small networks."""
+    """Return the features of a network for GPUs, with 14 times the arithmetic of `_deep`."""
     return _residual(x, (64, 128, 256, 512), (2, 2, 2, 2), halved=False)
 
 
@@ -121,14 +126,34 @@ BACKBONES = {"compact": _compact, "deep": _deep, "wide": _wide, "paper": _paper}
 
 
 def build_model(backbone: str = "compact", augment: bool = True, **options) -> keras.Model:
-    """An untrained network; `options` go to the backbone. See `get_model`."""
+    """Build an untrained network, see `get_model`.
+
+    Parameters
+    ----------
+    backbone
+        One of `BACKBONES`.
+    augment
+        Begin with a `RandomFace` layer, which changes the images while training.
+    options
+        Passed to the backbone, for instance ``widths=(16, 32, 64, 128)`` to ``"compact"``.
+
+    Returns
+    -------
+    keras.Model
+        Takes (N, 48, 48, 1) grey images with values 0 to 255; gives four arrays of
+        probabilities, float32, in the order of `TASKS`. Not compiled.
+
+    Raises
+    ------
+    ValueError
+        Unknown backbone.
+    """
     if backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {backbone!r}: choose one of {', '.join(BACKBONES)}")
     image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), name="image")
-    # float32 up to the network: bfloat16 keeps whole levels of grey only, and loses some of them
-    # when it scales.
+    # In float32 up to here: bfloat16 has too few digits for 256 levels once they are scaled.
     x = RandomFace(name="augmentation", dtype="float32")(image) if augment else image
-    # 0..255 in, -1..1 on: who uses the network cannot forget to scale.
+    # 0..255 to -1..1 inside the network, so that nobody can forget to scale.
     features = BACKBONES[backbone](
         layers.Rescaling(1 / 127.5, offset=-1, dtype="float32")(x), **options
     )
@@ -145,7 +170,7 @@ def get_model(
     backbone: str | None = None,
     augment: bool = True,
 ) -> keras.Model:
-    """The network of the course: one image in, four heads out.
+    """Return the network of the course: one image in, four heads out.
 
     Parameters
     ----------
@@ -155,14 +180,13 @@ def get_model(
         With `pretrained`: which data set's weights. ``"FER"`` and ``"UTKFACE"`` are one
         network trained on both, ``"SAMPLE"`` knows drawn faces only.
     backbone
-        Of an untrained network: ``"compact"`` (if None), a small residual network, ``"deep"`` and
-        ``"wide"``, larger ones, the last for a GPU, or ``"paper"``, the CNN of arXiv
-        2110.15028. Shipped weights bring their own, ``"deep"`` for FER and UTKFACE,
+        Of an untrained network: ``"compact"`` (the default), a small residual network;
+        ``"deep"`` and ``"wide"``, larger ones, the last for a GPU; ``"paper"``, the CNN of
+        arXiv 2110.15028. Shipped weights have their own, ``"deep"`` for FER and UTKFACE,
         ``"compact"`` for SAMPLE.
     augment
         Begin an untrained network with a `RandomFace` layer, which changes the images while
-        training. Shipped weights are as they were trained: with it for FER and UTKFACE,
-        without for SAMPLE.
+        training. Shipped weights have it for FER and UTKFACE, and not for SAMPLE.
 
     Returns
     -------
@@ -200,11 +224,11 @@ def _load_shipped(dataset_name: str) -> keras.Model:
         train = f"'python -m fer_helpers train --dataset {dataset_name}'"
         if dataset_name == "RAFDB":
             way = (
-                "its terms want a licence of whoever trains on it. With one, "
-                f"{train} starts from the weights for FER and UTKFACE that are shipped"
+                "its terms do not allow it. If you have RAF-DB, "
+                f"{train} starts from the shipped weights for FER and UTKFACE"
             )
         else:
-            way = f"only for {', '.join(_PRETRAINED)}. {train} trains some"
+            way = f"only for {', '.join(_PRETRAINED)}. {train} trains your own"
         raise FileNotFoundError(
             f"no weights for {dataset_name} are shipped: {way}, and writes "
             f"results/{dataset_name}/model.keras for fer_helpers.load_model"
@@ -213,12 +237,22 @@ def _load_shipped(dataset_name: str) -> keras.Model:
 
 
 def read_weights(weights: Path) -> keras.Model:
-    """Load what `write_weights` wrote; the file is checked against the SHA-256 beside it.
+    """Load a network that `write_weights` wrote, and check it against its SHA-256.
+
+    Parameters
+    ----------
+    weights
+        Path of ``<name>.weights.h5``, with ``<name>.json`` beside it.
+
+    Returns
+    -------
+    keras.Model
+        See `build_model`.
 
     Raises
     ------
     ValueError
-        Not the bytes that were written.
+        The file is not the one that was written.
     """
     card = json.loads(weights.with_name(f"{weights.name.split('.')[0]}.json").read_text())
     if hashlib.sha256(weights.read_bytes()).hexdigest() != card["sha256"]:
@@ -231,7 +265,7 @@ def read_weights(weights: Path) -> keras.Model:
 
 
 def write_weights(model: keras.Model, name: str, folder: str | Path, **card) -> Path:
-    """Write weights as the package ships them: half precision, with a JSON beside them.
+    """Write weights as the package ships them: in half precision, with a JSON beside them.
 
     Parameters
     ----------
@@ -240,7 +274,7 @@ def write_weights(model: keras.Model, name: str, folder: str | Path, **card) -> 
     name
         The files are ``<name>.weights.h5`` and ``<name>.json``.
     card
-        What else the JSON says, for instance ``scores=...``.
+        Further entries of the JSON, for instance ``recipe=...``.
 
     Returns
     -------
@@ -261,13 +295,19 @@ def write_weights(model: keras.Model, name: str, folder: str | Path, **card) -> 
 
 
 def load_model(weights: str | Path) -> keras.Model:
-    """Load a network by the name of its data set or from a file.
+    """Load a network from a file, or shipped weights by the name of their data set.
 
     Parameters
     ----------
     weights
         ``"SAMPLE"``, ``"FER"`` or ``"UTKFACE"`` for shipped weights, or the path of a
         ``.keras`` file, such as the ``model.keras`` that training wrote.
+
+    Returns
+    -------
+    keras.Model
+        Takes (N, 48, 48, 1) grey images with values 0 to 255; gives the probabilities of the
+        four heads in the order of `TASKS`. Not compiled.
 
     Raises
     ------
@@ -286,21 +326,21 @@ def load_model(weights: str | Path) -> keras.Model:
             "for the weights that come with the package"
         )
     if path.suffix != ".keras":
-        raise ValueError(f"{path} is not a .keras file, which is the only kind that is read")
+        raise ValueError(f"{path} is not a .keras file: no other format is read")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} cannot be read as a Keras model, whatever its name says")
+        raise ValueError(f"{path} is not a Keras model, although its name ends in .keras")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        # Keras raises whatever its parsers do (zip, JSON, HDF5) on a file that is not whole.
+        # On a damaged file Keras raises what its parsers raise (zip, JSON, HDF5).
         raise ValueError(f"{path} cannot be read as a Keras model: {error}") from error
     wanted = [(OUTPUTS[task], (None, len(classes))) for task, classes in TASKS.items()]
     if not isinstance(model, keras.Model) or not hasattr(model, "output_names"):
-        raise ValueError(f"{path} is no functional model, with named inputs and outputs")
+        raise ValueError(f"{path} is not a functional model with named inputs and outputs")
     found = [
         (name, tuple(output.shape))
         for name, output in zip(model.output_names, model.outputs, strict=True)
     ]
     if found != wanted:
-        raise ValueError(f"{path} has outputs {found}, but this package needs {wanted}")
+        raise ValueError(f"{path} has the outputs {found}, but this package needs {wanted}")
     return model

@@ -1,4 +1,4 @@
-"""Every figure of the course: one style, one function a figure."""
+"""The figures of the course, in one style, one function per figure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from PIL import Image
 from fer_helpers.evaluation import reliability as reliability_table
 from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS
 
-# Okabe and Ito's palette can be told apart with any common colour blindness.
+# Okabe and Ito's palette: the colours differ for people with any common colour blindness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 TASK_COLOURS = dict(zip(TASKS, COLOURS, strict=False))
 
@@ -33,7 +33,7 @@ SAMPLE_FILES = {
 
 
 def use_style() -> None:
-    """Set the look of all figures of the course; call it once, at the top of a notebook."""
+    """Set the style of all figures; call it once, at the top of a notebook."""
     sns.set_theme(
         style="white",
         palette=COLOURS,
@@ -48,7 +48,7 @@ def use_style() -> None:
 
 
 def save(figure: Figure, target: str | Path | IO[bytes], dpi: int = 100) -> None:
-    """Write a figure as PNG to a file or a stream, and let go of it."""
+    """Write a figure as PNG to a file or a stream, and close it."""
     figure.savefig(target, format="png", dpi=dpi)
     plt.close(figure)
 
@@ -66,7 +66,7 @@ def _show_face(
 def faces(
     images: np.ndarray, titles: Sequence[str] = (), columns: int = 8, title: str = ""
 ) -> Figure:
-    """A sheet of (N, H, W, 1) faces, in rows of `columns`, each with its title."""
+    """Draw faces (N, H, W, 1), values 0 to 255, in rows of `columns`, each with its title."""
     columns = max(min(columns, len(images)), 1)
     rows = max(-(-len(images) // columns), 1)
     height = 1.35 if len(titles) else 1.1
@@ -82,7 +82,7 @@ def faces(
 
 
 def class_counts(y: np.ndarray, title: str = "Faces in each class") -> Figure:
-    """How many faces each class of each task has, one panel a task; y is (N, 18)."""
+    """Draw the number of faces in each class, one panel per task; y is (N, 18)."""
     figure, grid = plt.subplots(1, len(TASKS), figsize=(11, 2.8))
     for axes, (task, classes) in zip(grid, TASKS.items(), strict=True):
         counts = y[:, BLOCKS[task]].sum(axis=0)
@@ -97,7 +97,13 @@ def class_counts(y: np.ndarray, title: str = "Faces in each class") -> Figure:
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:
-    """Loss and accuracy over the epochs: training solid, validation dashed."""
+    """Draw loss and accuracy over the epochs: training solid, validation dashed.
+
+    Parameters
+    ----------
+    history
+        From `fit` or `read_history`, one row per epoch.
+    """
     tasks = [task for task in TASKS if f"{OUTPUTS[task]}_accuracy" in history]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
     left.plot(history["epoch"], history["loss"], label="training")
@@ -117,7 +123,15 @@ def learning_curves(history: pd.DataFrame) -> Figure:
 
 
 def confusion_matrix(counts: pd.DataFrame, task: str = "emotion") -> Figure:
-    """Share of each labelled class (row) that is predicted as each class (column)."""
+    """Draw the share of each labelled class (row) that is predicted as each class (column).
+
+    Parameters
+    ----------
+    counts
+        From `fer_helpers.confusion`.
+    task
+        Its task, for the title.
+    """
     shares = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
     side = 1.8 + 0.55 * len(counts)
     figure, axes = plt.subplots(figsize=(side + 0.8, side))
@@ -137,11 +151,21 @@ def confusion_matrix(counts: pd.DataFrame, task: str = "emotion") -> Figure:
 
 
 def reliability(probabilities: np.ndarray, true: np.ndarray, title: str = "Reliability") -> Figure:
-    """Accuracy against confidence; on the diagonal, confidence means what it says."""
+    """Draw accuracy against confidence; on the diagonal the confidence is justified.
+
+    Parameters
+    ----------
+    probabilities
+        float (N, classes), each row summing to 1.
+    true
+        int (N,) class indices.
+    title
+        Stands above.
+    """
     table = reliability_table(probabilities, true)
     figure, axes = plt.subplots(figsize=(4, 3.6), layout="constrained")
     axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="perfect")
-    # A bin of few faces says little: its point is small.
+    # A bin of few faces says little, so its point is small.
     size = 10 + 150 * table["n"] / table["n"].max()
     axes.scatter(
         table["confidence"],
@@ -158,16 +182,18 @@ def reliability(probabilities: np.ndarray, true: np.ndarray, title: str = "Relia
 def prediction(
     image: np.ndarray, probabilities: np.ndarray, label: str | None = None, task: str = "emotion"
 ) -> Figure:
-    """A face beside the probability of each class; the labelled one stands out.
+    """Draw a face beside the probability of each class; the labelled class stands out.
 
     Parameters
     ----------
     image
         (H, W, 1), values 0 to 255.
     probabilities
-        (classes,) of `task`.
+        float (classes,) of `task`.
     label
         Name of the labelled class, None if there is none.
+    task
+        One of the four tasks.
     """
     classes = list(TASKS[task])
     figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.4), width_ratios=(1, 1.5))
@@ -187,14 +213,14 @@ def _bars(axes: plt.Axes, names: Sequence[str], probabilities: Sequence[float], 
 
 
 def photo(picture: np.ndarray | Image.Image, table: pd.DataFrame) -> Figure:
-    """A photo with a box around each face, and beside it the probabilities of its emotions.
+    """Draw a photo with a box around each face, and the probabilities of each face's emotions.
 
     Parameters
     ----------
     picture
-        The photo.
+        The photo, from `open_photo`, or uint8 (H, W) or (H, W, 3).
     table
-        A row a face, as `predict_photo` gives it.
+        From `predict_photo`, one row per face.
     """
     rows = max(len(table), 1)
     figure = plt.figure(figsize=(8.5, max(3.2, 1.7 * rows)))
@@ -219,7 +245,7 @@ def photo(picture: np.ndarray | Image.Image, table: pd.DataFrame) -> Figure:
 
 
 def looked_at(image: np.ndarray, heat: np.ndarray, name: str) -> Figure:
-    """A face, and the evidence that `grad_cam` found in it for the class `name`."""
+    """Draw a face (H, W, 1), and the evidence (H, W) from `grad_cam` for the class `name`."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(4, 2.3))
     _show_face(left, image, "what the network sees")
     _show_face(right, image, f"evidence for {name}", heat)
@@ -227,7 +253,7 @@ def looked_at(image: np.ndarray, heat: np.ndarray, name: str) -> Figure:
 
 
 def attention(images: np.ndarray, heats: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    """Faces, and below each the evidence that `grad_cam` found in it."""
+    """Draw faces (N, H, W, 1), and below each its evidence (H, W) from `grad_cam`."""
     figure, grid = plt.subplots(2, len(images), figsize=(1.4 * len(images), 3.4), squeeze=False)
     for (top, bottom), image, heat, title in zip(grid.T, images, heats, titles, strict=True):
         _show_face(top, image, title)
@@ -236,64 +262,25 @@ def attention(images: np.ndarray, heats: Sequence[np.ndarray], titles: Sequence[
     return figure
 
 
-def arms(runs: pd.DataFrame, comparison: pd.DataFrame, column: str, label: str) -> Figure:
-    """Every run of a study as a dot, and each arm's difference to the first with its interval.
-
-    Parameters
-    ----------
-    runs, comparison
-        As `fer_helpers.multitask.study` and `compare` give them.
-    column, label
-        What is shown, and its name on the axis.
-    """
-    names = list(comparison.index)
-    size = (8, 0.45 * len(names) + 1)
-    figure, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True)
-    for place, name in enumerate(names):
-        values = runs.loc[runs["arm"] == name, column]
-        left.plot(values, np.full(len(values), place), "o", color=COLOURS[0], alpha=0.6)
-        left.plot(values.mean(), place, "|", color=COLOURS[1], markersize=18, markeredgewidth=2)
-    left.set(title="each run, and the mean", xlabel=label, yticks=range(len(names)))
-    left.set_yticklabels(names)
-    left.invert_yaxis()
-    others = comparison.iloc[1:]
-    reach = [others["difference"] - others["low"], others["high"] - others["difference"]]
-    right.errorbar(
-        others["difference"], range(1, len(names)), xerr=reach, fmt="o", color=COLOURS[0]
-    )
-    right.axvline(0, color="grey", linestyle="--", linewidth=1)
-    right.set(title=f"difference to {names[0]}", xlabel=f"{label}, 95 % interval")
-    return figure
-
-
-def conflict(cosines: pd.DataFrame) -> Figure:
-    """The cosines between the gradients of the tasks, as `gradient_conflict` gives them."""
-    figure, axes = plt.subplots(figsize=(5, 3.6))
-    sns.heatmap(
-        cosines, vmin=-1, vmax=1, cmap="vlag_r", annot=True, fmt=".2f", square=True, ax=axes
-    )
-    axes.set(title="Do two tasks pull the same way?", xlabel="task", ylabel="task")
-    axes.tick_params("y", rotation=0)
-    return figure
-
-
 def groups(table: pd.DataFrame, title: str, column: str = "accuracy") -> Figure:
-    """One figure of `group_table` for each group; for accuracy with its interval.
+    """Draw one column of a table of groups; the accuracy with its interval.
 
     Parameters
     ----------
     table
-        As `fer_helpers.group_table` gives it.
-    title, column
-        What stands above, and which column is shown.
+        From `fer_helpers.group_table`.
+    title
+        Stands above.
+    column
+        ``"accuracy"``, ``"ece"`` or ``"gap"``.
 
     Raises
     ------
     ValueError
-        No group in the table.
+        The table has no group.
     """
     if table.empty:
-        raise ValueError(f"{title}: no group has faces enough to be shown")
+        raise ValueError(f"{title}: no group has enough faces to be shown, lower `smallest`")
     names = [", ".join(name) if isinstance(name, tuple) else name for name in table.index]
     place = np.arange(len(table))
     figure, axes = plt.subplots(figsize=(6, 0.3 * len(table) + 1.2))
@@ -317,67 +304,22 @@ def groups(table: pd.DataFrame, title: str, column: str = "accuracy") -> Figure:
     return figure
 
 
-def growth(table: pd.DataFrame) -> Figure:
-    """Cost of a face and peak memory against the number of faces.
-
-    Parameters
-    ----------
-    table
-        Columns ``n``, ``us_per_image`` and ``peak_mb``.
-    """
-    table = table.sort_values("n")
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3))
-    columns = {"us_per_image": "microseconds a face", "peak_mb": "peak memory, MB"}
-    for place, (column, label) in enumerate(columns.items()):
-        axes[place].plot(table["n"], table[column], "o-", color=COLOURS[place])
-        axes[place].set(xlabel="faces", ylabel=label, xscale="log")
-        axes[place].set_ylim(0, 1.25 * table[column].max())
-    figure.suptitle("An epoch of batches")
-    return figure
-
-
-def roofline(table: pd.DataFrame, limits: Mapping[str, float]) -> Figure:
-    """Rate of each layer against its multiply-adds a byte, under what the machine reaches.
-
-    Parameters
-    ----------
-    table
-        Columns ``layer``, ``multiply_adds``, ``bytes`` and ``seconds`` of a face.
-    limits
-        As `fer_helpers.speed.machine_limits` gives them.
-    """
-    figure, axes = plt.subplots(figsize=(6.5, 3.8))
-    intensity = table["multiply_adds"] / table["bytes"]
-    bend = limits["multiply_adds"] / limits["bytes"]
-    line = np.geomspace(min(intensity.min(), bend) / 4, 2 * intensity.max(), 200)
-    roof = np.minimum(limits["multiply_adds"], line * limits["bytes"])
-    axes.plot(line, roof / 1e9, color="0.3", label="what the machine reaches")
-    rates = table["multiply_adds"] / table["seconds"] / 1e9
-    axes.plot(intensity, rates, "o", color=COLOURS[1], label="a convolution")
-    axes.set(xscale="log", yscale="log", title="Under the roof")
-    axes.set_ylim(rates.min() / 3, 2 * roof.max() / 1e9)
-    axes.set(xlabel="multiply-adds a byte", ylabel="thousand million\nmultiply-adds a second")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("")
-    axes.legend(loc="lower right")
-    return figure
-
-
 def typical_faces(y: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """One face of each emotion: the one whose probability for its label is the median.
+    """Choose one face of each emotion: the one whose probability for its label is the median.
 
-    Neither the best nor the worst, so that pictures of them flatter nobody.
+    It is neither the best nor the worst, so that its picture does not flatter the network.
 
     Parameters
     ----------
-    y, probabilities
-        (N, 18), and what `predict` gave for the faces.
+    y
+        (N, 18) label rows.
+    probabilities
+        Task -> float (N, classes).
 
     Returns
     -------
     dict
-        Emotion -> row; without those that no face is labelled with.
+        Emotion -> row, without the emotions that no face is labelled with.
     """
     labels, typical = y[:, BLOCKS["emotion"]], {}
     for index, name in enumerate(TASKS["emotion"]):
@@ -395,15 +337,19 @@ def save_prediction_samples(
 
     Parameters
     ----------
-    images, y, probabilities
-        (N, H, W, 1), (N, 18), and what `predict` gave for them.
+    images
+        (N, H, W, 1), values 0 to 255.
+    y
+        (N, 18) label rows.
+    probabilities
+        Task -> float (N, classes).
     out_dir
         Made if missing.
 
     Returns
     -------
     list of Path
-        The files written; an emotion that no face is labelled with has none.
+        The files written, without one for an emotion that no face is labelled with.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -4,13 +4,15 @@ import os
 import shutil
 from pathlib import Path
 
+import matplotlib
 import pytest
 
 os.environ["TQDM_DISABLE"] = "1"
-os.environ.setdefault("MPLBACKEND", "Agg")
+matplotlib.use("Agg")  # not by the environment, which the kernels of notebooks would inherit
 
 import fer_helpers
 from fer_helpers.backend import keras
+from fer_helpers.datasets.faces import note
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -21,6 +23,12 @@ def seed():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def messages():
+    """Messages that are printed once per session: every test gets them all."""
+    note.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory):
     """A data folder, so that tests neither need nor touch the user's."""
@@ -29,7 +37,7 @@ def sample_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def sample_test(sample_folder):
-    """(X, y) of the test part of SAMPLE, as everybody has it."""
+    """(X, y) of the test split of SAMPLE, as everybody has it."""
     return fer_helpers.load_data("SAMPLE", "test", data_dir=sample_folder)
 
 

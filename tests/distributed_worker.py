@@ -1,18 +1,19 @@
-"""What each process of test_distributed.py runs: a small network on JAX.
+"""What the processes of test_distributed.py and kill_training.py run: a small network.
 
-``python tests/distributed_worker.py steps FILE`` takes 20 steps and writes losses and weights;
+``python tests/distributed_worker.py steps FILE OWN ADDRESS PROCESSES RANK`` takes 20 steps
+together with the other processes, then by itself, and writes losses and weights of both;
 ``... train ARGUMENT...`` is ``python -m fer_helpers train ARGUMENT...`` with that network.
 """
 
-import functools
 import sys
 
 import numpy as np
 
+import tiny
 from fer_helpers import cli, model
 from fer_helpers.backend import keras
 from fer_helpers.batches import batches_of
-from fer_helpers.distributed import joined, read_settings
+from fer_helpers.distributed import join_processes, process_info, read_settings, undistributed
 from fer_helpers.labels import encode_labels
 from fer_helpers.training import compile_model
 
@@ -20,7 +21,7 @@ STEPS, BATCH = 20, 16
 
 
 def faces() -> tuple[np.ndarray, np.ndarray]:
-    """Noise, with few ages known, so that a share of a batch often has none."""
+    """Return noise, with few ages known, so that a share of a batch often has none."""
     generator = np.random.default_rng(0)
     X = generator.integers(0, 256, (STEPS * BATCH, 48, 48, 1), dtype=np.uint8)
     ages = np.where(generator.random(len(X)) < 0.1, generator.integers(0, 5, len(X)), -1)
@@ -43,11 +44,15 @@ def take_steps(file: str) -> None:
 
 
 if __name__ == "__main__":
-    model.BACKBONES["compact"] = functools.partial(model._compact, widths=(4, 4, 8, 8))
+    model.BACKBONES["compact"] = tiny.backbone
     if sys.argv[1] == "train":
         sys.exit(cli.main(sys.argv[1:]))
-    elif len(sys.argv) == 3:
+    settings = read_settings(*sys.argv[4:])
+    with join_processes(*settings):
+        if process_info() != (settings[2], 2, 2):
+            raise ValueError(f"two processes should have joined: {process_info()}")
         take_steps(sys.argv[2])
-    else:
-        with joined(*read_settings(*sys.argv[3:])):
-            take_steps(sys.argv[2])
+        with undistributed():
+            if process_info() != (0, 1, 1):
+                raise ValueError(f"this process should be by itself: {process_info()}")
+            take_steps(sys.argv[3])

@@ -1,8 +1,8 @@
-"""Made-up damage to every kind of file that the readers read.
+"""Damage every kind of file that the readers read, at random.
 
-``python tests/fuzz_readers.py 100000`` reads as many damaged data sets. A reader may give faces,
-or a ValueError or FileNotFoundError with a message; anything else is a fault, and so are a case
-of over 20 seconds and more than 2 GB of memory.
+``python tests/fuzz_readers.py 100000`` reads so many damaged data sets. A reader may return faces
+or raise a ValueError or FileNotFoundError; anything else is a fault, and so is a case that takes
+more than 20 seconds or 2 GB of memory.
 """
 
 import contextlib
@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer_helpers.datasets import fer2013, rafdb, utkface
-from fer_helpers.datasets.files import Faces, Source
+from fer_helpers.datasets.faces import Faces
+from fer_helpers.datasets.source import Source
 
 SECONDS = 20
 
@@ -126,7 +127,7 @@ def damage_files(tree: dict[str, bytes], damages: list) -> dict[str, bytes]:
 def write(tree: dict[str, bytes], folder: Path) -> None:
     for name, content in tree.items():
         path = folder / name
-        # What a file system refuses, or what would lie outside, can only come in a zip.
+        # Only a zip can hold names that a file system refuses or that lead outside.
         with contextlib.suppress(OSError, ValueError):
             if path.resolve().is_relative_to(folder.resolve()):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +147,7 @@ def pack(tree: dict[str, bytes], damages: list) -> bytes:
 
 
 def read(which: int, damages: list, packed: bool, zip_damages: list, scratch: Path) -> str:
-    """Read one damaged data set; what came of it, in a word."""
+    """Read one damaged data set and return what came of it, in a word."""
     reader, tree = SETS[which]
     folder = scratch / "case"
     folder.mkdir()
@@ -171,7 +172,7 @@ def read(which: int, damages: list, packed: bool, zip_damages: list, scratch: Pa
 
 
 class TooSlowError(BaseException):
-    """No Exception: a reader takes many of those for one bad picture."""
+    """No Exception, as readers skip an image that raises one."""
 
 
 def too_slow(*_) -> None:
@@ -179,7 +180,7 @@ def too_slow(*_) -> None:
 
 
 def run(count: int, scratch: Path) -> Counter:
-    """Read `count` damaged data sets; how often each outcome came."""
+    """Read `count` damaged data sets and return how often each outcome came."""
     outcomes = Counter()
     signal.signal(signal.SIGALRM, too_slow)
 

@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_helpers import load_model
-from fer_helpers.training import read_history
+from fer_helpers import cli, load_model
+from fer_helpers.runs import read_history
 
 FACES = {"Training": 320, "PublicTest": 64}
 LONGEST = 600  # seconds without a finished epoch, on a busy machine
+PACKAGE = ("-m", "fer_helpers")
 # The run stops early after some ten epochs, so not every kill may wait for one.
 MOMENTS = ("writing", "any", "epoch", "writing", "any")
 
@@ -31,27 +32,28 @@ def write_faces(folder: Path) -> None:
     """A small made-up fer2013.csv: bright above or bright below."""
     generator = np.random.default_rng(0)
     rows = []
-    for part, count in FACES.items():
+    for split, count in FACES.items():
         for number in range(count):
             emotion = number % 2
             pixels = generator.integers(0, 60, (48, 48))
             pixels[24 * emotion : 24 * (emotion + 1)] += 120
-            rows.append((emotion, part, " ".join(map(str, pixels.ravel()))))
+            rows.append((emotion, split, " ".join(map(str, pixels.ravel()))))
     (folder / "FER").mkdir(parents=True)
     table = pd.DataFrame(rows, columns=["emotion", "Usage", "pixels"])
     table.to_csv(folder / "FER" / "fer2013.csv", index=False)
 
 
-def start(data: Path, out: Path, epochs: int) -> subprocess.Popen:
-    words = ["train", "--dataset", "FER", "--data-dir", data, "--out", out, "--epochs", epochs]
+def words(data: Path, out: Path, epochs: int) -> list[str]:
+    """Return the arguments of the command that is killed."""
+    options = {"--dataset": "FER", "--data-dir": data, "--out": out, "--epochs": epochs}
+    return ["train", *(str(word) for pair in options.items() for word in pair)]
+
+
+def start(data: Path, out: Path, epochs: int, program=PACKAGE) -> subprocess.Popen:
     environment = os.environ | {"TQDM_DISABLE": "1"}
-    log = (out.parent / "log.txt").open("a")
-    return subprocess.Popen(
-        [sys.executable, "-m", "fer_helpers", *map(str, words)],
-        env=environment,
-        stdout=log,
-        stderr=log,
-    )
+    command = [sys.executable, *program, *words(data, out, epochs)]
+    with (out.parent / "log.txt").open("a") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
 
 def wait_for(condition, process: subprocess.Popen) -> bool:
@@ -67,7 +69,7 @@ def wait_for(condition, process: subprocess.Popen) -> bool:
     return False
 
 
-def kill(process: subprocess.Popen, out: Path, moment: str, chance: random.Random) -> bool:
+def kill(process: subprocess.Popen, out: Path, moment: str, generator: random.Random) -> bool:
     """Kill a run at a `moment`; False if it ended before."""
     done = len(read_history(out))
     match moment:
@@ -76,9 +78,9 @@ def kill(process: subprocess.Popen, out: Path, moment: str, chance: random.Rando
             wait_for(lambda: len(read_history(out)) and any(out.glob(".writing-*")), process)
         case "epoch":
             if wait_for(lambda: len(read_history(out)) > done, process):
-                time.sleep(chance.random() * 1.5)
+                time.sleep(generator.random() * 1.5)
         case "any":  # while it starts, reads, restores or trains
-            time.sleep(chance.random() * 12)
+            time.sleep(generator.random() * 12)
     if process.poll() is not None:
         return False
     process.send_signal(signal.SIGKILL)
@@ -86,23 +88,28 @@ def kill(process: subprocess.Popen, out: Path, moment: str, chance: random.Rando
     return True
 
 
-def run(kills: int, epochs: int, folder: Path, seed: int = 0) -> dict:
-    """Train undisturbed and with `kills` kills; what came of both."""
+def run(kills: int, epochs: int, folder: Path, seed: int = 0, program=PACKAGE) -> dict:
+    """Train undisturbed and with `kills` kills; return what came of both.
+
+    Only what is killed runs as a process of its own, by `program`, such as ``("-m", "package")``.
+    """
     data, whole, parts = folder / "data", folder / "whole", folder / "parts"
     write_faces(data)
-    if start(data, whole, epochs).wait() != 0:
-        raise RuntimeError((folder / "log.txt").read_text())
-    chance = random.Random(seed)
+    if cli.main(words(data, whole, epochs)) != 0:
+        raise RuntimeError("the undisturbed run failed, see its error above")
+    generator = random.Random(seed)
     killed, epochs_done = [], []
     for _, moment in zip(range(kills), itertools.cycle(MOMENTS), strict=False):
-        if not kill(start(data, parts, epochs), parts, moment, chance):
+        if not kill(start(data, parts, epochs, program), parts, moment, generator):
             break  # it reached its end
         killed.append(moment)
         epochs_done.append(len(read_history(parts)))
-    code = start(data, parts, epochs).wait()
+    code = cli.main(words(data, parts, epochs))
     histories = [read_history(path) for path in (whole, parts)]
     images = np.random.default_rng(1).integers(0, 256, (64, 48, 48, 1), dtype=np.uint8)
-    answers = [load_model(path / "model.keras").predict_on_batch(images) for path in (whole, parts)]
+    probabilities = [
+        load_model(path / "model.keras").predict_on_batch(images) for path in (whole, parts)
+    ]
     return {
         "exit code": code,
         "kills": dict(Counter(killed)),
@@ -110,7 +117,7 @@ def run(kills: int, epochs: int, folder: Path, seed: int = 0) -> dict:
         "epochs": histories[1]["epoch"].tolist(),
         "loss difference": float((histories[0]["loss"] - histories[1]["loss"]).abs().max()),
         "probability difference": max(
-            float(np.abs(a - b).max()) for a, b in zip(*answers, strict=True)
+            float(np.abs(a - b).max()) for a, b in zip(*probabilities, strict=True)
         ),
         "left behind": [path.name for path in parts.glob(".writing-*")],
     }

@@ -1,7 +1,7 @@
 """A folder of good and bad photos through the command line: what became of each, and the memory.
 
-``python tests/mixed_folder.py 1000`` draws as many files, predicts the folder in a process of
-its own, and prints a row for each kind of file with the peak memory of that process.
+``python tests/mixed_folder.py 1000`` writes 1,000 files, predicts the folder in a process of its
+own, and prints a row for each kind of file, and the peak memory of that process.
 """
 
 import subprocess
@@ -21,8 +21,8 @@ KINDS = (
 )
 GOOD = KINDS[:6]
 
-# The command line, and the peak memory in kB of this process alone: what getrusage says also
-# counts the process that it was forked from.
+# The command line, then the peak memory in kB of this process alone: getrusage would include the
+# process that it was forked from.
 PREDICT = """
 import sys
 from pathlib import Path
@@ -35,7 +35,7 @@ sys.exit(status)
 
 
 def write(folder: Path, number: int) -> None:
-    """One file, of the kind that its number says; each a little different."""
+    """Write one file of the kind that its number stands for; no two are equal."""
     kind = KINDS[number % len(KINDS)]
     place = folder / f"{number:04}_{kind}"
     photo = Image.fromarray(data.astronaut())
@@ -69,7 +69,7 @@ def write(folder: Path, number: int) -> None:
 
 
 def run(count: int, folder: Path) -> tuple[pd.DataFrame, float]:
-    """The table of `count` files, and the peak memory of the process that made it, in MB."""
+    """Return the table of `count` files, and the peak memory in MB of the process that made it."""
     photos, out = folder / "photos", folder / "out.csv"
     photos.mkdir()
     for number in range(count):

@@ -30,6 +30,8 @@ def test_crossed_groups_are_those_that_one_counts(results):
     y, probabilities, classes, right = results
     table = group_table(y, probabilities, "emotion", ("gender", "age"), smallest=1)
     assert len(table) == 15
+    assert table.index.names == ["gender", "age"]
+    assert table["n"].dtype.kind == "i"
     for (gender, age), row in table.iterrows():
         group = (classes["gender"] == TASKS["gender"].index(gender)) & (
             classes["age"] == TASKS["age"].index(age)
@@ -66,14 +68,28 @@ def test_small_groups_and_missing_labels_are_left_out(results):
     assert set(table["by"]) == {"race", "age", "race x age"}
     y[:, 10:] = 0
     assert audit(y, probabilities).empty
+    # A table without groups has the columns and types of one that has some.
+    empty = group_table(y, probabilities, "emotion", "gender")
+    assert (len(empty), empty.index.name) == (0, "gender")
+    assert empty.columns[0] == "n"
+    assert {kind.kind for kind in empty.dtypes[1:]} == {"f"}
 
 
 def test_audit_names_task_groups_and_crossings(results):
     y, probabilities, _, _ = results
     table = audit(y, probabilities, smallest=1)
     assert len(table) == 4 * (3 + 3 + 5 + 9 + 15 + 15)
+    figures = ["n", "accuracy", "low", "high", "ece", "gap", "gap_low", "gap_high"]
+    assert table.columns.tolist() == ["task", "by", "group", *figures]
     row = table[(table["task"] == "emotion") & (table["group"] == "female, 0-3")].iloc[0]
     assert (row["by"], row["accuracy"]) == ("gender x age", 0)
+
+
+def test_groups_of_thirty_faces_are_large_enough():
+    y = encode_labels({"gender": [0] * 30 + [1] * 29, "emotion": [0] * 59})
+    probabilities = {task: np.eye(len(names))[[0] * 59] for task, names in TASKS.items()}
+    for groups in (audit(y, probabilities), group_table(y, probabilities, "emotion", "gender")):
+        assert set(groups["n"]) == {30}
 
 
 def test_card_has_every_figure_and_says_what_is_missing(results):
@@ -130,7 +146,7 @@ def test_command_audits_emotion_by_group_on_rafdb(rafdb, tmp_path, capsys):
     women = table[(table["task"] == "emotion") & (table["group"] == "female")]
     assert women["n"].tolist() == [30]
     assert len(pd.read_csv(out)) == len(table)
-    assert "RAFDB, part test, 60 faces" in card.read_text()
+    assert "RAFDB, split test, 60 faces" in card.read_text()
 
 
 def test_command_says_where_there_are_no_groups(tmp_path, capsys):

@@ -49,6 +49,127 @@ def test_values_stay_between_0_and_255(images):
     assert result.max() <= 255
 
 
+# What each of the random numbers from 0 to 1 of an image is for.
+DRAWS = ("angle", "zoom", "mirror", "right", "down", "contrast", "brightness")
+DRAWS += ("top", "height", "left", "width", "erase", "grey")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Apply a layer with random numbers of a test's own; 0.5 changes nothing by default."""
+
+    def apply(image, numbers, layer=None):
+        row = [numbers.get(name, 0.5) for name in DRAWS]
+
+        def uniform(shape, seed):
+            assert tuple(shape) == (1, len(DRAWS))
+            return keras.ops.convert_to_tensor([row], "float32")
+
+        monkeypatch.setattr(keras.random, "uniform", uniform)
+        face = augmented(layer or RandomFace(), np.asarray(image, "float32")[None, ..., None])
+        return face[0, ..., 0]
+
+    return apply
+
+
+FACE = np.random.default_rng(1).integers(0, 256, (48, 48)).astype("float32")
+
+
+def test_in_the_middle_of_all_ranges_nothing_changes(drawn):
+    np.testing.assert_allclose(drawn(FACE, {}), FACE, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "gain", "lift"),
+    [
+        ({"contrast": 0}, 0.8, 0),
+        ({"contrast": 1}, 1.2, 0),
+        ({"brightness": 0}, 1, -25.5),
+        ({"brightness": 1}, 1, 25.5),
+        ({"contrast": 0.75, "brightness": 0.25}, 1.1, -12.75),
+    ],
+)
+def test_contrast_and_brightness_change_by_as_much_as_it_says(numbers, gain, lift, drawn):
+    expected = np.clip((FACE - 127.5) * gain + 127.5 + lift, 0, 255)
+    np.testing.assert_allclose(drawn(FACE, numbers), expected, atol=0.05)
+
+
+def test_the_first_half_of_the_numbers_mirrors(drawn):
+    for number in (0, 0.49):
+        np.testing.assert_allclose(drawn(FACE, {"mirror": number}), FACE[:, ::-1], atol=0.01)
+    np.testing.assert_allclose(drawn(FACE, {"mirror": 0.99}), FACE, atol=0.01)
+
+
+def spot(row, column):
+    """A spot around a point, bright in its middle."""
+    rows, columns = np.mgrid[:48, :48]
+    return 255 * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 8)
+
+
+def place(face):
+    rows, columns = np.mgrid[:48, :48]
+    return (face * rows).sum() / face.sum(), (face * columns).sum() / face.sum()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "row", "column"),
+    # The spot is 6 above and 10 to the right of the centre, which is at 23.5.
+    [
+        ({}, -6, 10),
+        ({"zoom": 1}, -6 * 1.15, 10 * 1.15),
+        ({"zoom": 0}, -6 * 0.85, 10 * 0.85),
+        ({"mirror": 0}, -6, -10),
+        ({"right": 1}, -6, 10 - 0.08 * 48),
+        ({"right": 0}, -6, 10 + 0.08 * 48),
+        ({"down": 1}, -6 - 0.08 * 48, 10),
+        ({"down": 0.25}, -6 + 0.04 * 48, 10),
+        # Ten degrees lift it by 1.7 and bring it 1 nearer, or the other way round.
+        ({"angle": 1}, -7.65, 8.81),
+        ({"angle": 0}, -4.17, 10.89),
+        ({"angle": 0.75}, -6.85, 9.44),
+    ],
+)
+def test_a_face_moves_to_where_it_says(numbers, row, column, drawn):
+    found = place(drawn(spot(17.5, 33.5), numbers))
+    assert found == pytest.approx((23.5 + row, 23.5 + column), abs=0.1)
+
+
+def test_a_face_is_shifted_then_turned_and_zoomed_then_mirrored(drawn):
+    numbers = {"right": 0.1, "down": 0.7, "angle": 0.9, "zoom": 0.8, "mirror": 0.2}
+    right, down = 6 + 0.08 * 48 * 0.8, 3 - 0.08 * 48 * 0.4
+    angle, zoom = np.radians(10 * 0.8), 1 + 0.15 * 0.6
+    turned = np.exp(-1j * angle) * zoom * (right + 1j * down)
+    row, column = place(drawn(spot(26.5, 29.5), numbers))
+    assert (row - 23.5, column - 23.5) == pytest.approx((turned.imag, -turned.real), abs=0.1)
+
+
+def test_what_comes_in_from_outside_is_black(drawn):
+    white = np.full((48, 48), 255.0)
+    face = drawn(white, {"down": 1, "right": 1}, RandomFace(shift=0.25))
+    np.testing.assert_allclose(face[:36, :36], 255)
+    assert (face[36:] == 0).all()
+    assert (face[:, 36:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "rows", "columns"),
+    [
+        # Half a side of a twentieth to a fifth of 48: 2.4 to 9.6 pixels from the middle.
+        ({"top": 0.5, "height": 0, "left": 0.5, "width": 0}, (22, 26), (22, 26)),
+        ({"top": 0.5, "height": 1, "left": 0.5, "width": 1}, (14, 34), (14, 34)),
+        ({"top": 0.25, "height": 0.5, "left": 0.75, "width": 0}, (6, 18), (34, 38)),
+        ({"top": 0, "height": 0, "left": 1, "width": 0}, (0, 2), (46, 48)),
+    ],
+)
+def test_a_rectangle_is_painted_where_it_says(numbers, rows, columns, drawn):
+    face = np.full((48, 48), 100.0)
+    expected = face.copy()
+    expected[slice(*rows), slice(*columns)] = 0.2 * 255
+    covered = drawn(face, numbers | {"erase": 0.2, "grey": 0.2})
+    np.testing.assert_allclose(covered, expected, atol=0.01)
+    np.testing.assert_allclose(drawn(face, numbers | {"erase": 0.25}), face, atol=0.01)
+
+
 @pytest.mark.parametrize("share", [0, 1])
 def test_erasing_paints_one_flat_rectangle(share):
     image = np.tile(np.arange(48, dtype="float32") * 5, (16, 48, 1))[..., None]
@@ -103,3 +224,19 @@ def test_shift_moves_no_further_than_it_says():
 def test_settings_survive_saving():
     copy = RandomFace.from_config(RandomFace(zoom=0.3).get_config())
     assert copy.settings == RandomFace(zoom=0.3).settings
+    assert copy.settings["zoom"] == 0.3
+    assert RandomFace(name="turned").get_config()["name"] == "turned"
+
+
+def test_results_have_the_dtype_of_the_layer(images):
+    layer = RandomFace(dtype="mixed_bfloat16")
+    assert layer(images.astype("uint8"), training=True).dtype == "bfloat16"
+    assert RandomFace(dtype="float32")(images, training=True).dtype == "float32"
+
+
+def test_training_is_off_unless_asked_for(images):
+    np.testing.assert_array_equal(RandomFace()(images), images)
+
+
+def test_xla_compiles_it_on_jax_only():
+    assert RandomFace().supports_jit == (keras.backend.backend() != "tensorflow")

@@ -1,9 +1,12 @@
 """Batches: complete, shuffled by seed and epoch, and with their own targets."""
 
+import mmap
+
 import numpy as np
 import pytest
 
-from fer_helpers.batches import batches_of, generate_images, mixed_batches
+from fer_helpers import distributed
+from fer_helpers.batches import batches_of, check_values, generate_images, mixed_batches
 from fer_helpers.labels import OUTPUTS, encode_labels, separate_category
 
 N = 23
@@ -40,8 +43,10 @@ def test_training_batches_are_full_and_shuffled(faces):
 
 
 def test_targets_belong_to_their_images(faces):
-    images, targets = batches_of(*faces, batch_size=10, is_training=True)[1]
+    X, y = faces
+    images, targets = batches_of(X, y.astype("float64"), batch_size=10, is_training=True)[1]
     assert list(targets) == list(OUTPUTS.values())
+    assert {target.dtype for target in targets.values()} == {np.dtype("float32")}
     numbers = images[:, 0, 0, 0]
     for task, classes in {"emotion": 7, "gender": 3, "race": 3, "age": 5}.items():
         target = targets[f"{task}_output"]
@@ -60,16 +65,43 @@ def test_order_follows_from_seed_and_epoch(faces):
     assert images_of(other).tolist() != begun.tolist()
 
 
+def test_a_batch_beyond_the_end_does_not_exist(faces):
+    for is_training in (False, True):
+        batches = batches_of(*faces, 10, is_training)
+        for index in (len(batches), 99, -len(batches) - 1):
+            with pytest.raises(IndexError, match=f"no batch {index}: an epoch has {len(batches)}"):
+                batches[index]
+        np.testing.assert_array_equal(batches[-1][0], batches[len(batches) - 1][0])
+        np.testing.assert_array_equal(batches[-len(batches)][0], batches[0][0])
+        assert len(list(batches)) == len(batches)  # a loop ends
+
+
+def test_defaults_are_all_faces_in_order_32_at_a_time(faces):
+    X, y = (np.concatenate([array] * 2) for array in faces)
+    ages, emotions, genders, races = separate_category(y)
+    for batches in (batches_of(X, y), generate_images(X, emotions, genders, races, ages)):
+        assert [len(images) for images, _ in batches] == [32, 14]
+        assert not batches.is_training
+        assert batches.seed == 0
+
+
+def test_a_last_batch_that_is_full_is_not_followed_by_an_empty_one(faces):
+    X, y = faces
+    assert len(batches_of(X[:20], y[:20], 10)) == 2
+    assert len(batches_of(X[:20], y[:20], 10, True)) == 2
+
+
 def test_a_set_smaller_than_a_batch_is_one_batch(faces):
     X, y = faces
     assert len(batches_of(X[:4], y[:4], 10, True)) == 1
     assert len(batches_of(X[:1], y[:1], 10)) == 1
+    assert len(batches_of(X[:1], y[:1], 1, True)[0][0]) == 1
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"X": np.zeros((2, 48, 48, 1))}, "different length.*'images': 2"),
+        ({"X": np.zeros((2, 48, 48, 1))}, "differ in length: .*'images': 2"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
     ],
 )
@@ -88,7 +120,7 @@ def test_bad_arguments_are_named(faces, change, message):
 
 def test_no_images_is_an_error(faces):
     X, y = faces
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match=r"^no images: nothing to make batches from$"):
         batches_of(X[:0], y[:0])
 
 
@@ -110,6 +142,135 @@ def test_mixed_batches_hold_their_share_of_each_source(faces):
             second += numbers[numbers >= 16].tolist()
         assert sorted(first) == list(range(16))  # once each
         assert set(second) == set(range(16, 21))  # eight draws from five
+        assert max(map(second.count, second)) == 2
+    batches.set_epoch(0)
+    begun = images_of(batches)
+    batches.on_epoch_end()
+    assert images_of(batches).tolist() != begun.tolist()
+    other = mixed_batches([large, small], [4, 2], seed=1)
+    assert images_of(other).tolist() != begun.tolist()
+    assert (batches.is_training, batches.batch_size, batches.seed) == (True, 6, 0)
+
+
+def test_three_data_sets_are_mixed_also_if_one_has_one_face(faces):
+    X, y = faces
+    batches = mixed_batches([(X[a:b], y[a:b]) for a, b in ((0, 4), (4, 5), (5, 23))], [2, 1, 3])
+    assert len(batches) == 2
+    for images, _ in batches:
+        numbers = images[:, 0, 0, 0]
+        assert np.histogram(numbers, [0, 4, 5, 23])[0].tolist() == [2, 1, 3]
+
+
+def test_a_first_data_set_smaller_than_its_share_makes_one_batch(faces):
+    X, y = faces
+    batches = mixed_batches([(X[:3], y[:3]), (X[3:], y[3:])], [4, 1])
+    assert len(batches) == 1
+    assert len(batches[0][0]) == 5
+
+
+def test_a_change_is_made_to_each_batch(faces):
+    seen = []
+
+    def change(images, targets, seed):
+        seen.append((seed, list(targets)))
+        return images + 1, targets
+
+    plain = mixed_batches([faces], [10], seed=3)
+    changed = mixed_batches([faces], [10], seed=3, change=change)
+    for batches in (plain, changed):
+        batches.set_epoch(2)
+    np.testing.assert_array_equal(changed[-1][0], plain[-1][0] + 1)
+    assert seen == [((3, 2, 1), list(OUTPUTS.values()))]
+
+
+@pytest.mark.parametrize(
+    ("rank", "processes", "devices", "own", "size"),
+    [
+        (0, 2, 2, range(5), 5),
+        (1, 2, 2, range(5, 10), 5),
+        (0, 2, 4, range(6), 6),  # of ten faces, three for each of four devices
+        (1, 2, 4, range(6, 10), 6),
+        (0, 1, 4, range(10), 12),
+    ],
+)
+def test_each_process_reads_an_equal_share(rank, processes, devices, own, size, faces, monkeypatch):
+    monkeypatch.setattr(distributed, "process_info", lambda: (rank, processes, devices))
+    X, y = faces
+    images, targets = batches_of(X[:10], y[:10], 10)[0]
+    assert len(images) == size
+    assert images[: len(own), 0, 0, 0].tolist() == list(own)
+    assert images.shape[1:] == (48, 48, 1)
+    for target in targets.values():
+        assert len(target) == size
+        assert (target[: len(own)].sum(axis=1) == 1).all()
+        assert not target[len(own) :].any()  # filled up with what is not labelled
+
+
+def test_devices_of_one_process_share_a_batch(faces):
+    X, y = faces
+    batches = batches_of(X[:10], y[:10], 10)
+    assert len(batches[0][0]) == 10
+    batches.devices = 3
+    assert len(batches[0][0]) == 12
+
+
+def test_what_is_read_of_a_memory_map_is_released(faces, tmp_path, monkeypatch):
+    X, y = faces
+    np.save(tmp_path / "X.npy", X)
+    calls = []
+
+    class Mapped(np.ndarray):
+        mode, _mmap = "r", type("Map", (), {"madvise": lambda self, how: calls.append(how)})()
+
+    batches_of(X.view(Mapped), y, 10)[0]
+    assert calls == [mmap.MADV_DONTNEED]
+    batches_of(X.view(Mapped), y, 10).describe()
+    assert len(calls) == 2
+    monkeypatch.setattr(Mapped, "mode", "r+")  # pages with changes of their own
+    batches_of(X.view(Mapped), y, 10)[0]
+    assert len(calls) == 2
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    np.testing.assert_array_equal(images_of(batches_of(mapped, y, 10)), np.arange(N))
+    monkeypatch.delattr(mmap, "MADV_DONTNEED")  # as on Windows
+    np.testing.assert_array_equal(images_of(batches_of(mapped, y, 10)), np.arange(N))
+
+
+def test_a_description_tells_contents_apart_and_nothing_else(faces, tmp_path):
+    X, y = (np.ascontiguousarray(array) for array in faces)
+    X = np.concatenate([X] * 200)  # more than is hashed at a time
+    y = np.concatenate([y] * 200)
+
+    def described(X=X, y=y):
+        return batches_of(X, y, 10, True, seed=3).describe()
+
+    plain = described()
+    assert plain["images"].startswith("uint8[4600, 48, 48, 1] ")
+    assert plain["labels"].keys() == set(OUTPUTS.values())
+    assert {key: plain[key] for key in ("batch_size", "is_training", "seed", "changed")} == {
+        "batch_size": 10,
+        "is_training": True,
+        "seed": 3,
+        "changed": False,
+    }
+    assert list(plain["sources"]) == []
+    assert described(np.asfortranarray(X), np.asfortranarray(y)) == plain
+    small = batches_of(X[:9], y[:9]).describe()
+    assert batches_of(np.asfortranarray(X[:9]), np.asfortranarray(y[:9])).describe() == small
+    assert described(X.repeat(2, axis=2)[:, :, ::2]) == plain
+    np.save(tmp_path / "X.npy", X)
+    assert described(np.load(tmp_path / "X.npy", mmap_mode="r")) == plain
+    for place in (0, -1):
+        other = X.copy()
+        other[place, -1, -1] ^= 1
+        assert described(other)["images"] != plain["images"]
+        other = y.copy()
+        other[place] = np.roll(other[place], 1)
+        assert described(y=other)["labels"] != plain["labels"]
+    assert described(X.astype("float32"))["images"] != plain["images"]
+    assert described(X.reshape(-1, 24, 96, 1))["images"] != plain["images"]
+    mixed = mixed_batches([faces, faces], [3, 2], change=print).describe()
+    assert [*map(tuple, mixed["sources"])] == [(N, 3), (N, 2)]
+    assert mixed["changed"]
 
 
 def test_what_is_no_face_or_no_label_is_refused():
@@ -125,8 +286,34 @@ def test_what_is_no_face_or_no_label_is_refused():
         generate_images(X, emotions, genders, races * np.nan, ages)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0, 256], "finite and from 0 to 255, found 0.0 to 256.0"),
+        ([-1, 255], "finite and from 0 to 255, found -1.0 to 255.0"),
+        ([0, np.nan], "finite and from 0 to 255"),
+        ([0, np.inf], "finite and from 0 to 255"),
+        ([0, 1], "^pixel values end at 1: multiply by 255, the network scales them itself$"),
+        ([0, 0.5], "pixel values end at 1: multiply by 255"),
+    ],
+)
+def test_pixel_values_that_are_no_grey_levels_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        check_values(np.array(values, "float32"))
+
+
+def test_pixel_values_that_are_grey_levels_pass():
+    for values in ([0, 255], [0, 1.5], [0, 0], [3, 3]):
+        check_values(np.array(values, "float32"))
+    check_values(np.array([0, 1], np.uint8))
+
+
 def test_mixed_batches_want_a_share_for_each_source(faces):
     with pytest.raises(ValueError, match="need a share of at least 1 each"):
         mixed_batches([faces, faces], [4])
     with pytest.raises(ValueError, match="need a share of at least 1 each"):
         mixed_batches([faces, faces], [4, 0])
+    with pytest.raises(ValueError, match="need a share of at least 1 each"):
+        mixed_batches([], [])
+    with pytest.raises(ValueError, match="need a share of at least 1 each"):
+        mixed_batches([faces, (faces[0][:0], faces[1][:0])], [4, 1])

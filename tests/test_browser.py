@@ -14,10 +14,11 @@ from pathlib import Path
 
 import ipywidgets
 import pytest
-from conftest import CHROMIUM
 from PIL import Image
 from playwright.sync_api import expect
 from skimage import data
+
+from conftest import CHROMIUM
 
 ROOT = Path(__file__).parent.parent
 MINUTES = 60_000
@@ -71,7 +72,7 @@ def serve(tmp_path):
 
 
 def made(target, path):
-    """The words with which the Makefile starts a server, but for what is served."""
+    """The words with which the Makefile starts a server, except for what is served."""
     # Within make test, MAKEFLAGS would add the outer make's own words to the lines.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     lines = subprocess.check_output(["make", "-n", target], cwd=ROOT, env=env, text=True)
@@ -87,6 +88,12 @@ def made(target, path):
     ]
 
 
+def copy_notebook(name, folder):
+    """A notebook, and the modules beside it that it imports."""
+    for file in (name, "exercises.py", "photo_page.py"):
+        shutil.copy(ROOT / "notebooks" / file, folder)
+
+
 def upload(page, file):
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Choose a photo").click()
@@ -94,7 +101,7 @@ def upload(page, file):
 
 
 def use_widgets(page, files, screenshots):
-    """Upload a portrait, see a face and seven bars, then upload what is no photo."""
+    """Upload a portrait, see a face and seven bars, then upload a file that is not an image."""
     status = page.get_by_role("status").filter(has_text=re.compile("face|not an image"))
     upload(page, files / "astronaut.png")
     expect(status).to_have_text("1 face found.", timeout=2 * MINUTES)
@@ -104,7 +111,7 @@ def use_widgets(page, files, screenshots):
     expect(shares.last).to_have_text(re.compile("%"), timeout=MINUTES)
     percent = [int(share.rstrip("%")) for share in shares.all_inner_texts()]
     assert abs(sum(percent) - 100) <= 4
-    # The answer follows the sliders: as good as no light.
+    # The probabilities follow the sliders: hardly any light.
     light = page.get_by_role("slider").nth(1)
     light.press("Home")
     expect(shares).not_to_have_text([f"{share}%" for share in percent], timeout=MINUTES)
@@ -117,16 +124,16 @@ def use_widgets(page, files, screenshots):
 
 
 def test_demo_page_finds_a_face_and_refuses_a_text_file(page, files, serve, screenshots):
-    shutil.copy(ROOT / "notebooks" / "demo.ipynb", files)
+    copy_notebook("demo.ipynb", files)
     page.goto(serve(*made("demo", "demo.ipynb"), path="/"), timeout=2 * MINUTES)
     expect(page.get_by_role("button", name="Choose a photo")).to_be_visible(timeout=2 * MINUTES)
     use_widgets(page, files, screenshots)
-    # Beyond what the server takes by itself, which would be lost without a word.
+    # Larger than what the server accepts by default, beyond which files are lost silently.
     (files / "huge.jpg").write_bytes(bytes(25 << 20))
     upload(page, files / "huge.jpg")
     status = page.get_by_role("status").filter(has_text="huge.jpg has 25 MB: at most 20 MB")
     expect(status).to_be_visible(timeout=MINUTES)
-    # The camera is a second way in. Chromium's made-up one shows no face.
+    # The camera is a second way in. Chromium's fake one shows no face.
     page.get_by_role("button", name="Open the camera").click()
     page.get_by_role("button", name="Take the picture").click()
     status = page.get_by_role("status").filter(has_text="No face found")
@@ -136,7 +143,7 @@ def test_demo_page_finds_a_face_and_refuses_a_text_file(page, files, serve, scre
 
 def test_notebook_07_runs_in_jupyterlab(page, files, serve, screenshots):
     name = "07_predict_your_photos.ipynb"
-    shutil.copy(ROOT / "notebooks" / name, files)
+    copy_notebook(name, files)
     words = made("lab", ".")
     words += ["--ip=127.0.0.1", "--allow-root", "--IdentityProvider.token="]
     words += ["--expose-app-in-browser"]

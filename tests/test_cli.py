@@ -1,5 +1,6 @@
 """The command line, as a shell user meets it."""
 
+import functools
 import json
 import re
 import shlex
@@ -14,14 +15,30 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from fer_helpers import cli, load_model, multitask, predict
+from fer_helpers import cli, load_model, predict, training
 from fer_helpers.cli import main
 from fer_helpers.labels import TASKS
+from fer_helpers.model import BACKBONES
+from fer_helpers.studies import __main__ as studies
+from fer_helpers.studies import multitask, recipes
+from fer_helpers.training import compile_model
 
 
-def out_of(capsys, *arguments):
+def out_of(capsys, *arguments, main=main):
     assert main([str(word) for word in arguments]) == 0
     return capsys.readouterr().out
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A narrow network, trained step by step: tracing a graph takes longer than these runs."""
+    narrow = functools.partial(BACKBONES["compact"], widths=(4, 4, 8))
+    monkeypatch.setitem(BACKBONES, "compact", narrow)
+
+    def compile_eagerly(model, *args):
+        compile_model(model, *args).run_eagerly = True
+
+    monkeypatch.setattr(training, "compile_model", compile_eagerly)
 
 
 @pytest.fixture
@@ -75,7 +92,7 @@ def test_data_counts_classes(capsys, small_sample):
     )
     emotion = [row["faces"] for row in rows if row["task"] == "emotion"]
     assert sum(emotion) == 512
-    assert {row["part"] for row in rows} == {"train", "validation", "test"}
+    assert {row["split"] for row in rows} == {"train", "validation", "test"}
 
 
 def test_data_counts_copies(capsys, private_test):
@@ -85,7 +102,7 @@ def test_data_counts_copies(capsys, private_test):
     assert "7 faces, 1 of them exact copies of others, 0 files" in capsys.readouterr().err
 
 
-def test_train_writes_model_and_history_and_goes_on(capsys, small_sample, tmp_path):
+def test_train_writes_model_and_history_and_goes_on(capsys, small_sample, tmp_path, tiny):
     words = ["train", "--dataset", "SAMPLE", "--data-dir", small_sample, "--out", tmp_path / "run"]
     out_of(capsys, *words, "--epochs", 1, "--batch-size", 128)
     out_of(capsys, *words, "--epochs", 2, "--batch-size", 128)
@@ -95,20 +112,43 @@ def test_train_writes_model_and_history_and_goes_on(capsys, small_sample, tmp_pa
     assert {"loss", "val_emotion_output_accuracy", "learning_rate"} <= set(history)
 
 
-def test_train_gives_json_alone_and_says_when_nothing_is_left_to_do(capsys, small_sample, tmp_path):
-    command = ["train", "--epochs", "1", "--data-dir", str(small_sample), "--out", str(tmp_path)]
+def test_train_gives_json_alone_and_says_when_nothing_is_left_to_do(
+    capsys, small_sample, tmp_path, tiny
+):
+    command = ["train", "--epochs", "1", "--batch-size", "128", "--data-dir", str(small_sample)]
+    command += ["--out", str(tmp_path)]
     assert main([*command, "--json"]) == 0
     printed = capsys.readouterr()
     assert [row["epoch"] for row in json.loads(printed.out)] == [1]
     assert "epoch   1/1" in printed.err
+    assert "nothing was trained" not in printed.err
     assert main(command) == 0
-    assert "nothing was trained" in capsys.readouterr().err
+    assert "has 1 epochs already: nothing was trained" in capsys.readouterr().out
 
 
-def test_a_copy_of_fer_in_folders_gives_up_a_tenth_to_choose_by(capsys, tmp_path):
-    for part, count in (("train", 40), ("test", 4)):
+def test_train_passes_on_what_it_was_asked_for(capsys, tmp_path, monkeypatch):
+    calls = []
+
+    def train(*words, **options):
+        calls.append((words, options))
+        return pd.DataFrame({"epoch": [1]})
+
+    monkeypatch.setattr(training, "train", train)
+    words = ["--seed", 3, "--backbone", "deep", "--batch-size", 8, "--start", "FER"]
+    out_of(capsys, "train", "--dataset", "FER", *words, "--loss-weights", "age=0", "race=1e-1")
+    (((*given,), options),) = calls
+    assert given == ["FER", 30, Path("results/FER")]
+    weights = {"emotion": 2.0, "gender": 0.1, "race": 0.1, "age": 0.0}
+    assert options == {
+        **{"data_dir": None, "seed": 3, "backbone": "deep", "batch_size": 8, "start": "FER"},
+        "loss_weights": weights,
+    }
+
+
+def test_a_copy_of_fer_in_folders_gives_up_a_tenth_to_choose_by(capsys, tmp_path, tiny):
+    for split, count in (("train", 40), ("test", 4)):
         for emotion in ("fear", "neutral"):
-            folder = tmp_path / "FER" / part / emotion
+            folder = tmp_path / "FER" / split / emotion
             folder.mkdir(parents=True)
             for i in range(count // 2):
                 grey = np.full((48, 48), 3 * i + 100 * (emotion == "fear"), np.uint8)
@@ -236,8 +276,9 @@ def test_visualize_draws_seven_samples(capsys, small_sample, tmp_path):
         (["predict", "nowhere.jpg", "--weights", "SAMPLE"], "no file or folder nowhere.jpg"),
         (["train", "--loss-weights", "age"], "TASK=NUMBER"),
         (["train", "--loss-weights", "mood=1", "--data-dir", "data"], "unknown task 'mood'"),
-        (["train", "--recipe", "open-data", "--start", "FER"], "--start does not go with --recipe"),
-        (["train", "--recipe", "open-data", "--batch-size", "8"], "--batch-size does not go"),
+        (["train", "--recipe", "open-data"], "now python -m fer_helpers.studies recipe NAME"),
+        (["train", "--seed", "1", "--recipe=from-labels"], "fer_helpers.studies recipe NAME"),
+        (["multitask", "--seeds", "2"], "now python -m fer_helpers.studies multitask"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -252,11 +293,22 @@ def test_bad_input_is_one_line_and_status_2(
 
 
 def test_the_documented_commands_are_understood():
-    text = (Path(__file__).parent.parent / "README.md").read_text() + cli.EXAMPLES
-    lines = re.findall(r"python -m fer_helpers ([^`#\n]+)", text)
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    text += cli.EXAMPLES + studies.EXAMPLES
+    lines = re.findall(r"python -m fer_helpers(\.studies)? ([^`#\n]+)", text)
     assert len(lines) > 10
-    for line in lines:
-        assert cli._parser().parse_args(shlex.split(line)).function
+    for is_study, line in lines:
+        parser = studies._parser() if is_study else cli._parser()
+        assert parser.parse_args(shlex.split(line)).function
+
+
+def test_help_comes_without_keras():
+    code = (
+        "import sys; from fer_helpers.cli import _parser; from fer_helpers.studies import __main__;"
+        "_parser().format_help(); __main__._parser().format_help();"
+        "sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_multitask_compares_the_runs_it_was_asked_for(capsys, monkeypatch):
@@ -264,12 +316,35 @@ def test_multitask_compares_the_runs_it_was_asked_for(capsys, monkeypatch):
     rows = [(arm, seed, 0.1 * seed) for arm in arms for seed in (0, 1)]
     runs = pd.DataFrame(rows, columns=["arm", "seed", "public_emotion_accuracy"])
     monkeypatch.setattr(multitask, "study", lambda *words: asked.update(words=words) or runs)
-    table = json.loads(out_of(capsys, "multitask", "--seeds", 2, "--epochs", 3, "--json"))
-    assert [row["arm"] for row in table] == ["emotion alone", "equal weights"]
+    run = functools.partial(out_of, capsys, "multitask", "--json", main=studies.main)
+    assert [row["arm"] for row in json.loads(run("--seeds", 2, "--epochs", 3))] == [*arms]
     assert asked["words"][2:5] == (range(2), 3, multitask.FACES)
     runs = runs[2:]  # nothing to compare with
-    table = json.loads(out_of(capsys, "multitask", "--arms", "equal weights", "--json"))
-    assert [row["seed"] for row in table] == [0, 1]
+    assert [row["seed"] for row in json.loads(run("--arms", "equal weights"))] == [0, 1]
+
+
+def test_a_recipe_is_run_with_what_it_was_asked_for(capsys, monkeypatch):
+    calls = []
+
+    def train(out, **options):
+        print("epoch 1/1")
+        calls.append((str(out), options))
+        return pd.DataFrame({"epoch": [1]})
+
+    monkeypatch.setattr(recipes, "RECIPES", {"open-data": train, "from-labels": train})
+    run = functools.partial(out_of, capsys, "recipe", main=studies.main)
+    text = run("from-labels", "--backbone", "paper", "--epochs", 4, "--json")
+    assert json.loads(text) == [{"epoch": 1}]
+    assert "epochs: 1; best model in elsewhere/model.keras" in run(
+        *("open-data", "--seed", 2, "--data-dir", "data", "--out", "elsewhere")
+    )
+    assert calls == [
+        (
+            "results/from-labels",
+            {"seed": 0, "data_dir": None, "epochs": 4, "backbone": "paper"},
+        ),
+        ("elsewhere", {"seed": 2, "data_dir": Path("data")}),
+    ]
 
 
 def test_an_unknown_dataset_lists_the_known_ones(capsys):

@@ -6,15 +6,18 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from kill_training import write_faces
 
+from fer_helpers import distributed
+from fer_helpers.backend import keras
 from fer_helpers.cli import main
 from fer_helpers.distributed import read_settings
-from fer_helpers.training import read_history
+from fer_helpers.runs import read_history
+from kill_training import write_faces
 
 HERE = Path(__file__).parent
 LONGEST = 300  # seconds; a hang must not last
@@ -58,20 +61,18 @@ def finish(*processes):
 
 def test_two_processes_are_one(tmp_path, environment):
     where = address()
-    processes = [start("steps", tmp_path / "one.npz", environment=environment)]
-    for rank in range(2):
-        file = tmp_path / f"two-{rank}.npz"
-        processes.append(start("steps", file, where, 2, rank, environment=environment))
+    files = [(tmp_path / f"two-{rank}.npz", tmp_path / f"one-{rank}.npz") for rank in range(2)]
+    processes = [
+        start("steps", *files[rank], where, 2, rank, environment=environment) for rank in range(2)
+    ]
     texts = finish(*processes)
-    assert [process.returncode for process in processes] == [0, 0, 0], texts
-    one, *two = (
-        [*np.load(tmp_path / name).values()] for name in ("one.npz", "two-0.npz", "two-1.npz")
-    )
-    assert one[0].shape == (20,)
-    for other in two:
-        print("greatest difference in loss", np.abs(other[0] - one[0]).max())
-        np.testing.assert_allclose(other[0], one[0], rtol=0, atol=1e-5)
-        for a, b in zip(other[1:], one[1:], strict=True):
+    assert [process.returncode for process in processes] == [0, 0], texts
+    for two, one in files:
+        together, alone = ([*np.load(file).values()] for file in (two, one))
+        assert alone[0].shape == (20,)
+        print("greatest difference in loss", np.abs(together[0] - alone[0]).max())
+        np.testing.assert_allclose(together[0], alone[0], rtol=0, atol=1e-5)
+        for a, b in zip(together[1:], alone[1:], strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
 
 
@@ -115,16 +116,29 @@ def test_a_lost_process_ends_the_run_and_the_next_start_goes_on(tmp_path, enviro
     assert not list(out.glob(".writing-*"))
 
 
+def run_code(code, **options):
+    """Run code that needs a TensorFlow of its own, with two devices."""
+    paths = os.pathsep.join([str(HERE), *sys.path])
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
 def test_masked_mean_is_over_all_replicas():
     code = """
-import functools
 import numpy as np
 import tensorflow as tf
 from fer_helpers.backend import keras
 from fer_helpers.batches import batches_of
 from fer_helpers.labels import encode_labels
-from fer_helpers.model import build_model
 from fer_helpers.training import compile_model
+import tiny
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -134,7 +148,7 @@ emotion = [i % 7 if i % 16 < 5 or i % 32 == 9 else -1 for i in range(48)]
 
 def losses():
     keras.utils.set_random_seed(0)
-    model = build_model(augment=False, widths=(4, 4, 8, 8))
+    model = tiny.build(augment=False)
     for layer in model.layers:
         if isinstance(layer, (keras.layers.BatchNormalization, keras.layers.Dropout)):
             layer.trainable, layer.rate = False, 0.0  # they do differ by device
@@ -147,32 +161,41 @@ with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
     two = losses()
 np.testing.assert_allclose(two, one, rtol=1e-4)
 """
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
+    run_code(code)
 
 
 def test_train_uses_two_devices_and_goes_on_with_them(tmp_path):
     code = """
-import contextlib
+import shutil
+from pathlib import Path
 import numpy as np
 import tensorflow as tf
-from fer_helpers import training
+from fer_helpers import model, training
+from fer_helpers.backend import keras
 from fer_helpers.labels import encode_labels
+import tiny
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 X = np.random.default_rng(0).integers(0, 256, (64, 48, 48, 1), dtype=np.uint8)
 y = encode_labels({"emotion": np.arange(64) % 7})
+model.BACKBONES["compact"] = tiny.backbone
 training.load_training_data = lambda *_, **__: ((X, y), (X[:17], y[:17]))
 training.on_all_gpus = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
 models, fit = [], training.fit
-training.fit = lambda model, *rest: (models.append(model), fit(model, *rest))[1]
 
+def interrupted(epoch, logs):
+    if epoch == 1 and not Path("parts").exists():
+        shutil.copytree("whole", "parts")
+
+def watched_fit(model, *rest):
+    models.append(model)
+    return fit(model, *rest, callbacks=[keras.callbacks.LambdaCallback(interrupted)])
+
+training.fit = watched_fit
 whole = training.train("SAMPLE", 2, "whole", batch_size=16)
-training.train("SAMPLE", 1, "parts", batch_size=16)
 parts = training.train("SAMPLE", 2, "parts", batch_size=16)
+assert models[1].optimizer.iterations.numpy() == 8  # four of them from the file
 np.testing.assert_allclose(parts["loss"], whole["loss"], rtol=1e-5)
 for model in models:
     # Adam's averages too, or each device would step in a direction of its own.
@@ -180,10 +203,7 @@ for model in models:
         one, other = (value.numpy() for value in variable.value.values)
         np.testing.assert_array_equal(one, other)
 """
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
+    run_code(code, cwd=tmp_path)
 
 
 def test_settings_come_from_flags_or_the_environment(monkeypatch):
@@ -200,6 +220,50 @@ def test_settings_come_from_flags_or_the_environment(monkeypatch):
         read_settings(rank=2)
     with pytest.raises(ValueError, match="HOST:PORT"):
         read_settings("b")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("b:1", 2, 2), "rank must be from 0 to 1, not 2"),
+        (("b:1", 2, -1), "rank must be from 0 to 1, not -1"),
+        (("b:1", "two", 0), "processes and rank must be whole numbers"),
+        (("b", 2, 0), "HOST:PORT"),
+        (("b:", 2, 0), "HOST:PORT"),
+        (("1", 2, 0), "HOST:PORT"),
+        (("b:port", 2, 0), "HOST:PORT"),
+    ],
+)
+def test_impossible_settings_are_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        read_settings(*given)
+
+
+def test_missing_settings_are_named(monkeypatch):
+    for name in distributed.VARIABLES.values():
+        monkeypatch.delenv(name, raising=False)
+    for given, flag in (((None, 2, 1), "address"), (("a:1", None, 1), "processes"),
+                        (("a:1", 2, None), "rank")):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"needs --{flag} or \${distributed.VARIABLES[flag]}"):
+            read_settings(*given)
+
+
+def test_what_is_built_inside_undistributed_is_not_shared():
+    keras.distribution.set_distribution("all machines")
+    try:
+        with distributed.undistributed():
+            assert keras.distribution.distribution() is None
+            assert distributed.process_info() == (0, 1, 1)
+        assert keras.distribution.distribution() == "all machines"
+        with suppress(KeyError), distributed.undistributed():
+            raise KeyError
+        assert keras.distribution.distribution() == "all machines"
+    finally:
+        keras.distribution.set_distribution(None)
+
+
+def test_a_sum_over_one_replica_is_the_number():
+    assert distributed.sum_over_replicas(3.5) == 3.5
 
 
 def test_several_machines_want_jax(capsys, monkeypatch):

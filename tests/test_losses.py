@@ -83,12 +83,52 @@ def test_a_face_that_the_network_is_surely_wrong_about_is_learnt():
         assert np.isfinite(keras.ops.convert_to_numpy(slope)).all()
 
 
+WEIGHT = np.array([2, 5, 0.5, 1, 5, 4], "float32")  # of the labelled rows: 7.5, not 4
+
+
 def test_sample_weights_count(batch):
     y_true, y_pred = batch
-    weight = np.array([2, 5, 0, 1, 5, 1], "float32")
     rows = -np.log((y_true * y_pred).sum(axis=1)[KEPT])
-    by_hand = np.average(rows, weights=weight[KEPT])
-    assert number(MaskedCrossentropy()(y_true, y_pred, weight)) == pytest.approx(by_hand, rel=1e-5)
+    by_hand = np.average(rows, weights=WEIGHT[KEPT])
+    for weight in (WEIGHT, WEIGHT[:, None], WEIGHT.astype("float64")):
+        loss = number(MaskedCrossentropy()(y_true, y_pred, weight))
+        assert loss == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_any_kind_of_numbers_will_do(batch):
+    y_true, y_pred = batch
+    wanted = number(MaskedCrossentropy()(y_true, y_pred))
+    given = y_true.astype("int32"), y_pred.astype("float64"), np.ones(6, "int32")
+    assert number(MaskedCrossentropy()(*given)) == pytest.approx(wanted, rel=1e-5)
+    metric = MaskedAccuracy()
+    metric.update_state(*given)
+    assert 0 <= number(metric.result()) <= 1
+    half = keras.ops.cast(y_pred, "bfloat16")
+    assert MaskedCrossentropy()(y_true, half).dtype == "float32"
+
+
+def test_accuracy_counts_sample_weights(batch):
+    y_true, _ = batch
+    y_pred = np.eye(3, dtype="float32")[[0, 0, 2, 0, 0, 0]]  # rows 0 and 2 are right
+    metric = MaskedAccuracy()
+    for labels in (y_true, y_true.astype("int32")):
+        metric.reset_state()
+        metric.update_state(labels, y_pred, WEIGHT)
+        assert number(metric.result()) == pytest.approx(2.5 / 7.5)
+    metric.reset_state()
+    metric.update_state(y_true[[1, 4]], y_pred[[1, 4]], WEIGHT[[1, 4]])
+    assert number(metric.result()) == 0
+
+
+def test_learned_weights_count_sample_weights(batch):
+    y_true, y_pred = batch
+    s = 0.7
+    with_s = np.concatenate([y_pred, np.full((6, 1), s, np.float32)], axis=1)
+    plain = number(MaskedCrossentropy()(y_true, y_pred, WEIGHT))
+    loss = UncertaintyCrossentropy()
+    assert number(loss(y_true, with_s, WEIGHT)) == pytest.approx(np.exp(-s) * plain + s / 2)
+    # Only rows without a label have a weight: nothing to learn from.
+    assert number(loss(y_true, with_s, np.array([0, 1, 0, 0, 1, 0], "float32"))) == 0
 
 
 def test_accuracy_counts_labelled_rows_only(batch):
@@ -104,14 +144,24 @@ def test_accuracy_counts_labelled_rows_only(batch):
 
 
 def test_smoothing_is_a_share():
-    with pytest.raises(ValueError, match="label_smoothing is a share from 0 to 1, not 2"):
-        MaskedCrossentropy(2)
+    for wrong in (2, 1.01, -0.01):
+        with pytest.raises(ValueError, match=f"label_smoothing must be from 0 to 1, not {wrong}"):
+            MaskedCrossentropy(wrong)
+
+
+def test_full_smoothing_is_a_uniform_target(batch):
+    y_true, y_pred = batch
+    by_hand = -np.mean(np.log(y_pred[KEPT]))
+    assert number(MaskedCrossentropy(1)(y_true, y_pred)) == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_loss_survives_saving():
     copy = keras.losses.deserialize(keras.losses.serialize(MaskedCrossentropy(0.2)))
     assert isinstance(copy, MaskedCrossentropy)
     assert copy.label_smoothing == 0.2
+    assert copy.name == "masked_crossentropy"
+    metric = keras.metrics.deserialize(keras.metrics.serialize(MaskedAccuracy(name="accuracy")))
+    assert isinstance(metric, MaskedAccuracy)
 
 
 def test_learned_weights_follow_the_formula_and_leave_a_batch_without_labels_alone():
@@ -126,6 +176,17 @@ def test_learned_weights_follow_the_formula_and_leave_a_batch_without_labels_alo
     assert float(loss(np.zeros_like(y), with_s)) == 0
 
 
+def test_learned_weights_are_float32_in_any_precision():
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Softmax(name="a_output")(inputs))
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        wrapper = weigh_by_uncertainty(model, keras.optimizers.SGD(0.1))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert wrapper.get_layer("a_output_uncertainty").compute_dtype == "float32"
+
+
 def test_a_task_that_stays_hard_gets_a_smaller_learned_weight():
     """At the best log variance of a loss L, exp(-s) = 1 / (2 L)."""
     inputs = keras.Input((2,))
@@ -134,9 +195,14 @@ def test_a_task_that_stays_hard_gets_a_smaller_learned_weight():
     }
     model = keras.Model(inputs, list(outputs.values()))
     wrapper = weigh_by_uncertainty(model, keras.optimizers.SGD(0.1))
+    for name in "ab":
+        layer = wrapper.get_layer(f"{name}_output_uncertainty")
+        assert (float(layer.log_variance), layer.log_variance.name) == (0, "log_variance")
     x = np.array([[2.0, 0.0]] * 8, np.float32)
     one, other = np.eye(2, dtype=np.float32)[[0] * 8], np.eye(2, dtype=np.float32)[[0, 1] * 4]
-    wrapper.fit(x, {"a_output": one, "b_output": other}, epochs=400, batch_size=8, verbose=0)
+    # One long epoch: Keras takes as long to begin an epoch as for a hundred steps.
+    x, one, other = (np.tile(array, (400, 1)) for array in (x, one, other))
+    wrapper.fit(x, {"a_output": one, "b_output": other}, batch_size=8, shuffle=False, verbose=0)
     learned = {
         name: float(wrapper.get_layer(f"{name}_output_uncertainty").log_variance) for name in "ab"
     }

@@ -1,5 +1,6 @@
 """The arms of the study, its table, and the gradients of the tasks."""
 
+import functools
 import itertools
 
 import keras
@@ -7,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_helpers import multitask
 from fer_helpers.labels import encode_labels
 from fer_helpers.model import build_model
+from fer_helpers.studies import multitask
 
 SMALL = {"widths": (4, 4, 8, 8)}
 EMOTION = {"emotion": [0, 1] * 32}
@@ -25,15 +26,24 @@ def faces(names, seed):
     return X, labels
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_graphs():
+    """Run step by step: to trace a graph takes longer than all the steps of a run here."""
+    with pytest.MonkeyPatch.context() as patch:
+        compile_eagerly = functools.partialmethod(keras.Model.compile, run_eagerly=True)
+        patch.setattr(keras.Model, "compile", compile_eagerly)
+        yield
+
+
 @pytest.fixture(scope="module")
-def parts():
+def sources():
     return [faces(EMOTION, 0), faces(OTHERS, 1)]
 
 
 @pytest.fixture
-def small_study(parts, monkeypatch):
+def small_study(sources, monkeypatch):
     valid = {"FER": faces({"emotion": [0, 1] * 8}, 2), "UTKFACE": faces(OTHERS, 3)}
-    train = dict(zip(valid, parts, strict=True))
+    train = dict(zip(valid, sources, strict=True))
     monkeypatch.setattr(multitask, "load_training_data", lambda name, _: (train[name], valid[name]))
     monkeypatch.setattr(multitask, "_OPTIONS", {"compact": SMALL})
     monkeypatch.setattr(multitask, "SHARES", (16, 8))
@@ -44,12 +54,12 @@ def weights_of(model, part):
 
 
 @pytest.fixture(scope="module")
-def trained(parts):
-    """Arm -> its network, after an epoch."""
+def trained(sources):
+    """Arm -> its network after an epoch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(multitask, "SHARES", (16, 8))
         return {
-            arm: multitask.train_arm(arm, 0, parts, epochs=1, options=SMALL)
+            arm: multitask.train_arm(arm, 0, sources, epochs=1, options=SMALL)
             for arm in multitask.ARMS
         }
 
@@ -117,14 +127,14 @@ def test_compare_pairs_by_seed():
     elsewhere = runs.replace({"seed": {0: 7, 1: 8, 2: 9}})
     other = pd.concat([runs[:2], elsewhere[elsewhere["arm"] == "equal weights"]])
     assert multitask.compare(other).index.tolist() == ["emotion alone"]  # no seed in common
-    with pytest.raises(ValueError, match="no run of 'emotion alone'"):
+    with pytest.raises(ValueError, match="the table has no run of 'emotion alone' to compare with"):
         multitask.compare(runs[runs["arm"] == "equal weights"])
 
 
 def test_gradients_of_the_same_task_agree_and_the_model_is_left_as_it_was():
     model = build_model(augment=False, **SMALL)
     before = [v.numpy().copy() for v in model.variables]
-    # Race asks the very question that gender asks, age the opposite one.
+    # The labels and the head of race are those of gender.
     X, y = faces({"gender": [0, 1] * 16, "race": [0, 1] * 16}, 0)
     head = {task: model.get_layer(f"{task}_logits") for task in ("gender", "race")}
     head["race"].set_weights(head["gender"].get_weights())
@@ -136,7 +146,7 @@ def test_gradients_of_the_same_task_agree_and_the_model_is_left_as_it_was():
     np.testing.assert_allclose(cosines, 1, atol=1e-5)
     for old, new in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, new)
-    # The opposite question, asked of a head turned round: the same gradient, against it.
+    # With the opposite head it pulls the other way.
     head["race"].set_weights([-w for w in head["gender"].get_weights()])
     cosines = multitask.gradient_conflict(model, X, y, batch_size=16)
     assert cosines.loc["gender", "race"] < 0

@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 
 from fer_helpers import plots
-from fer_helpers.evaluation import confusion, group_table
+from fer_helpers.evaluation import confusion
+from fer_helpers.groups import group_table
 from fer_helpers.labels import BLOCKS, TASKS
+from fer_helpers.studies import figures
 
 color = pytest.importorskip("skimage.color", reason="needs fer-helpers[lab]")
 
@@ -117,8 +119,10 @@ def drawn(sample_test, tmp_path):
         "photo": plots.photo(X[0, :, :, 0], pd.DataFrame([face, face])),
         "looked_at": plots.looked_at(X[0], heat, "fear"),
         "attention": plots.attention(X[:2], [heat, heat], ["fear", "anger"]),
-        "arms": plots.arms(runs, pd.DataFrame(compared, index=["a", "b"]), "accuracy", "accuracy"),
-        "conflict": plots.conflict(pd.DataFrame(np.eye(4), index=TASKS, columns=TASKS)),
+        "arms": figures.arms(
+            runs, pd.DataFrame(compared, index=["a", "b"]), "accuracy", "accuracy"
+        ),
+        "conflict": figures.conflict(pd.DataFrame(np.eye(4), index=TASKS, columns=TASKS)),
         "groups": plots.groups(group_table(y, chances, "emotion", "age"), "By age"),
     }
     plt.close("all")

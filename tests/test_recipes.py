@@ -1,6 +1,5 @@
-"""The recipes: two sources in one network, exact after an interruption, written as shipped."""
+"""The recipes: two sources in one network, the same after an interruption, written as shipped."""
 
-import functools
 import hashlib
 import json
 
@@ -9,36 +8,58 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_helpers import recipes
 from fer_helpers.batches import mixed_batches
 from fer_helpers.labels import OUTPUTS, TASKS, encode_labels
 from fer_helpers.model import BACKBONES, build_model, load_model
 from fer_helpers.prediction import predict
-from fer_helpers.training import _Progress
+from fer_helpers.runs import _Progress
+from fer_helpers.studies import recipes
+from fer_helpers.training import compile_model
 
 
-@pytest.fixture
-def two_sources(monkeypatch):
+def tiny(x):
+    """A backbone with what a run has to restore, and little else: compiling takes the time."""
+    x = keras.layers.Conv2D(4, 5, strides=4, use_bias=False, name="stem")(x)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9, name="stem_norm")(x))
+    return keras.layers.Dropout(0.2)(keras.layers.GlobalAveragePooling2D()(x))
+
+
+def compile_eagerly(model, *args, **kwargs):
+    """Compile without a graph: to trace one takes longer than all steps of a run here."""
+    compile_model(model, *args, **kwargs).run_eagerly = True
+
+
+@pytest.fixture(scope="module")
+def two_sources():
     """FER knows emotion, UTKFACE the rest, and both have few faces."""
     generator = np.random.default_rng(0)
     known = {"FER": ("emotion",), "UTKFACE": ("gender", "race", "age")}
 
-    def part(name, n):
+    def split(name, n):
         X = generator.integers(0, 256, (n, 48, 48, 1), dtype=np.uint8)
         classes = {task: generator.integers(0, len(TASKS[task]), n) for task in known[name]}
         return X, encode_labels(classes)
 
-    data = {name: (part(name, 40), part(name, 16)) for name in known}
-    monkeypatch.setattr(recipes, "load_training_data", lambda name, _: data[name])
-    monkeypatch.setattr(recipes, "SOURCES", {"FER": 12, "UTKFACE": 4})
-    monkeypatch.setattr(recipes, "TEACHER", "compact")
-    # Narrow and short: nearly all the time goes into compiling the networks.
-    narrow = functools.partial(BACKBONES["compact"], widths=(4, 4, 8))
-    monkeypatch.setitem(BACKBONES, "compact", narrow)
-    return data
+    data = {name: (split(name, 40), split(name, 16)) for name in known}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipes, "load_training_data", lambda name, _: data[name])
+        patch.setattr(recipes, "SOURCES", {"FER": 12, "UTKFACE": 4})
+        patch.setattr(recipes, "compile_model", compile_eagerly)
+        for name in ("compact", "wide"):
+            patch.setitem(BACKBONES, name, tiny)
+        yield data
 
 
-def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def from_labels(two_sources, tmp_path_factory):
+    """The folder and the history of one epoch from labels, with the first teacher's seed."""
+    folder = tmp_path_factory.mktemp("from-labels")
+    return folder, recipes.train_from_labels(folder, 1, seed=1000, backbone="wide")
+
+
+def test_an_interrupted_recipe_ends_as_if_it_had_not_been(
+    two_sources, from_labels, tmp_path, monkeypatch
+):
     whole = recipes.train_open_data(tmp_path / "whole", epochs=3, backbone="compact")
     assert whole[["run", "epoch"]].values.tolist() == [
         ["teacher-1", 1],
@@ -49,13 +70,7 @@ def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path,
         ["round-2", 1],
         ["round-2", 2],
     ]
-
-    alone = recipes.train_from_labels(tmp_path / "alone", 1, seed=1000, backbone="compact")
-    teacher = whole[:1].drop(columns="run")
-    pd.testing.assert_frame_equal(alone, teacher, rtol=1e-4)
-    assert (tmp_path / "alone" / "open-data.weights.h5").is_file()
-    with pytest.raises(ValueError, match=r"open-data\.json was made with .*'backbone': 'compact'"):
-        recipes.train_from_labels(tmp_path / "alone", 1, seed=1000, backbone="deep")
+    pd.testing.assert_frame_equal(from_labels[1], whole[:1].drop(columns="run"), rtol=1e-4)
 
     begin, left = _Progress.on_epoch_begin, [3, 2]
 
@@ -69,64 +84,83 @@ def test_an_interrupted_recipe_ends_as_if_it_had_not_been(two_sources, tmp_path,
     monkeypatch.setattr(_Progress, "on_epoch_begin", die)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            recipes.train_open_data(tmp_path / "parts", epochs=3, backbone="compact")
-    parts = recipes.train_open_data(tmp_path / "parts", epochs=3, backbone="compact")
-    pd.testing.assert_frame_equal(parts, whole, rtol=1e-4)
+            recipes.train_open_data(tmp_path / "pieces", epochs=3, backbone="compact")
+    pieces = recipes.train_open_data(tmp_path / "pieces", epochs=3, backbone="compact")
+    pd.testing.assert_frame_equal(pieces, whole, rtol=1e-4)
 
     # What is kept is what was validated: the averaged weights, not those of the last step.
     (X, y), best = two_sources["FER"][1], whole["val_emotion_output_accuracy"][5:].max()
     kept = predict(load_model(tmp_path / "whole" / "model.keras"), X)["emotion"].argmax(axis=1)
     assert (kept == y[:, :7].argmax(axis=1)).mean() == pytest.approx(best, abs=1e-6)
 
-    assert all(
-        (tmp_path / "whole" / f"open-data-{name}.png").is_file() for name in ("before", "after")
-    )
-    card = json.loads((tmp_path / "whole" / "open-data.json").read_text())
-    weights = (tmp_path / "whole" / "open-data.weights.h5").read_bytes()
-    assert hashlib.sha256(weights).hexdigest() == card["sha256"]
-    assert card["model"] == {"backbone": "compact", "augment": True}
-    assert set(card["temperatures"]) == set(TASKS)
+    assert is_whole(tmp_path / "whole", "open-data", "compact")
+    assert is_whole(tmp_path / "whole" / "round-1", "open-data", "compact")
+    for teacher in recipes.TEACHERS:
+        assert is_whole(tmp_path / "whole" / teacher, "from-labels", "wide")
+    history = pd.read_csv(tmp_path / "whole" / "open-data.history.csv")
+    assert history["run"].tolist() == whole["run"].tolist()
     with pytest.raises(ValueError, match=r"open-data\.json was made with .*'epochs': 3"):
         recipes.train_open_data(tmp_path / "whole", epochs=2, backbone="compact")
 
 
-def test_a_network_without_teachers_is_not_taken_for_one_that_was_taught(two_sources, tmp_path):
-    recipes.train_from_labels(tmp_path, 1, backbone="compact")
-    with pytest.raises(ValueError, match="train into an empty folder"):
-        recipes.train_open_data(tmp_path, 1, backbone="compact")
+def is_whole(folder, recipe, backbone):
+    """Weights, card and pictures are there, all named after the recipe that made them."""
+    card = json.loads((folder / f"{recipe}.json").read_text())
+    weights = (folder / f"{recipe}.weights.h5").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == card["sha256"]
+    assert card["model"] == {"backbone": backbone, "augment": True}
+    assert card["recipe"]["name"] == recipe
+    assert set(card["temperatures"]) == set(TASKS)
+    assert all((folder / f"{recipe}-{moment}.png").is_file() for moment in ("before", "after"))
+    others = set(recipes.RECIPES) - {recipe}
+    return not [file for other in others for file in folder.glob(f"{other}*")]
 
 
-def test_taught_labels_are_in_part_what_the_teachers_answer_on_the_changed_face(two_sources):
+def test_weights_of_another_recipe_or_setting_are_refused_before_anything_is_trained(
+    from_labels, monkeypatch
+):
+    folder, _ = from_labels
+    monkeypatch.setattr(recipes, "fit", None)
+    assert len(recipes.train_from_labels(folder, 1, seed=1000, backbone="wide")) == 1
+    made = r"from-labels\.json was made with .*'backbone': 'wide'.*: train into an empty folder"
+    with pytest.raises(ValueError, match=made):
+        recipes.train_from_labels(folder, 1, seed=1000, backbone="deep")
+    with pytest.raises(ValueError, match=made):
+        recipes.train_open_data(folder, 1, seed=1000, backbone="wide")
+    assert not (folder / "teacher-1").exists()
+
+
+def test_labels_are_mixed_with_the_teachers_probabilities_for_the_augmented_face(two_sources):
     keras.utils.set_random_seed(0)
     teachers = [build_model() for _ in range(2)]
-    train = [part for part, _ in two_sources.values()]
+    train = [split for split, _ in two_sources.values()]
     plain = mixed_batches(train, [12, 4], seed=5)
-    taught = mixed_batches(train, [12, 4], seed=5, change=recipes.taught_by(teachers))
-    (faces, labels), (changed, targets) = plain[1], taught[1]
-    changed = np.asarray(changed)
-    assert (changed != faces).mean() > 0.9
-    answers = [teacher.predict_on_batch(changed) for teacher in teachers]
-    for name, *answer in zip(OUTPUTS.values(), *answers, strict=True):
+    mixed = mixed_batches(train, [12, 4], seed=5, change=recipes.distil_from(teachers))
+    (faces, labels), (augmented, targets) = plain[1], mixed[1]
+    augmented = np.asarray(augmented)
+    assert (augmented != faces).mean() > 0.9
+    outputs = [teacher.predict_on_batch(augmented) for teacher in teachers]
+    for name, *heads in zip(OUTPUTS.values(), *outputs, strict=True):
         known = labels[name].any(axis=1)
-        expected = 0.2 * labels[name] + 0.8 * np.mean(answer, axis=0)
+        expected = 0.2 * labels[name] + 0.8 * np.mean(heads, axis=0)
         target = np.asarray(targets[name])
         np.testing.assert_allclose(target[known], expected[known], atol=1e-5)
         assert not target[~known].any()  # what is not labelled stays so
 
-    again = mixed_batches(train, [12, 4], seed=5, change=taught.change)
+    again = mixed_batches(train, [12, 4], seed=5, change=mixed.change)
     again[0]
-    np.testing.assert_array_equal(again[1][0], changed)  # whatever was drawn before
+    np.testing.assert_array_equal(again[1][0], augmented)  # whatever was drawn before
     again.set_epoch(1)
-    assert (np.asarray(again[1][0]) != changed).any()
+    assert (np.asarray(again[1][0]) != augmented).any()
 
 
-def test_settled_averages_are_those_of_the_faces(two_sources):
+def test_batch_norm_is_computed_again_from_the_faces(two_sources):
     keras.utils.set_random_seed(0)
     model = build_model()
-    train = [part for part, _ in two_sources.values()]
+    train = [split for split, _ in two_sources.values()]
     batches = mixed_batches(train, [12, 4], seed=0)
     before = model.get_weights()
-    recipes.settle(model, batches)
+    recipes.recompute_batch_norm(model, batches)
     stem = keras.Model(model.input, model.get_layer("stem").output)
     maps = np.concatenate([stem.predict_on_batch(batches[i][0]) for i in range(len(batches))])
     norm = model.get_layer("stem_norm")
@@ -139,3 +173,17 @@ def test_settled_averages_are_those_of_the_faces(two_sources):
         if not np.array_equal(variable, old)
     }
     assert moved == {"moving_mean", "moving_variance"}
+
+
+def test_the_learning_rate_rises_for_an_epoch_then_falls_to_zero():
+    optimizer = recipes._optimizer(steps=10, epochs=4, rate=0.1)
+    rates = [float(optimizer._learning_rate(step)) for step in (0, 10, 25, 40)]
+    np.testing.assert_allclose(rates, [0.01, 0.1, 0.05, 0], atol=1e-6)
+    settings = optimizer.get_config()
+    assert (settings["momentum"], settings["nesterov"]) == (0.9, True)
+    assert (settings["use_ema"], settings["ema_momentum"]) == (True, 0.99)
+    model = build_model()
+    optimizer.build(model.trainable_variables)
+    decayed = [v.path for v in model.trainable_variables if optimizer._use_weight_decay(v)]
+    assert decayed
+    assert all(path.endswith("kernel") for path in decayed)

@@ -10,46 +10,46 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from kill_training import write_faces
 from PIL import Image
 
+import tiny
+from fer_helpers import model
 from fer_helpers.batches import batches_of
+from fer_helpers.cli import main
 from fer_helpers.datasets import read_dataset, utkface
-from fer_helpers.datasets.files import Source
+from fer_helpers.datasets.source import Source
 from fer_helpers.labels import encode_labels
-from fer_helpers.model import build_model, load_model
-from fer_helpers.training import compile_model, fit, read_history
+from fer_helpers.model import load_model
+from fer_helpers.runs import fit, read_history
+from fer_helpers.training import compile_model
+from kill_training import words, write_faces
 
 ROOT = Path(__file__).parent.parent
-SMALL = (4, 4, 8, 8)
+WORKER = ROOT / "tests" / "distributed_worker.py"  # the command, with a tiny network
 
 
-def train_in_little_space(data, out, megabytes=None):
-    """`fer_helpers train` in a process that may write no file larger than `megabytes`."""
-    size = resource.RLIM_INFINITY if megabytes is None else int(megabytes * 2**20)
-    words = ["train", "--dataset", "FER", "--data-dir", data, "--out", out, "--epochs", "1"]
-    return subprocess.run(
-        [sys.executable, "-m", "fer_helpers", *map(str, words)],
+def test_no_room_for_a_checkpoint_ends_with_a_message_and_leaves_nothing_half_written(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(model.BACKBONES, "compact", tiny.backbone)
+    data, out = tmp_path / "data", tmp_path / "out"
+    write_faces(data)
+    read_dataset("FER", data_dir=data)
+    size = 2**15  # bytes: no file may be larger
+    refused = subprocess.run(
+        [sys.executable, WORKER, *words(data, out, 1)],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-def test_no_room_for_a_checkpoint_ends_with_a_message_and_leaves_nothing_half_written(tmp_path):
-    data, out = tmp_path / "data", tmp_path / "out"
-    write_faces(data)
-    read_dataset("FER", data_dir=data)
-    refused = train_in_little_space(data, out, megabytes=1)
     assert refused.returncode == 2, refused.stderr
     (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
     assert re.search(r"model\.keras cannot be written .*: make room there", line)
     assert "Traceback" not in refused.stderr
     assert not [path.name for path in out.iterdir() if path.suffix in (".keras", ".h5", ".csv")]
     # With room again, the same command does its work.
-    again = train_in_little_space(data, out)
-    assert again.returncode == 0, again.stderr
+    assert main(words(data, out, 1)) == 0
     assert read_history(out)["epoch"].tolist() == [1]
     assert load_model(out / "model.keras").name == "compact"
 
@@ -61,9 +61,9 @@ def test_same_seed_same_weights_to_the_bit(tmp_path):
 
     def weights(folder):
         keras.utils.set_random_seed(7)
-        model = compile_model(build_model(widths=SMALL))
-        fit(model, batches_of(X, y, 16, True, seed=7), batches_of(X, y, 64), 2, folder)
-        return model.get_weights()
+        network = compile_model(tiny.build())
+        fit(network, batches_of(X, y, 16, True, seed=7), batches_of(X, y, 64), 2, folder)
+        return network.get_weights()
 
     for one, other in zip(weights(tmp_path / "1"), weights(tmp_path / "2"), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -122,14 +122,14 @@ def test_images_with_more_pixels_than_any_photo_are_skipped(tmp_path):
 
 def test_one_face_one_class_and_no_labels_can_be_trained_on(tmp_path):
     X = np.full((1, 48, 48, 1), 255, np.uint8)  # constant images
+    network = compile_model(tiny.build())
     for name, y in {
         "one class": encode_labels({"emotion": [3]}),
         "no labels": np.zeros((1, 18), np.float32),
     }.items():
-        model = compile_model(build_model(widths=SMALL))
-        history = fit(model, batches_of(X, y, 1, True), batches_of(X, y, 1), 1, tmp_path / name)
+        history = fit(network, batches_of(X, y, 1, True), batches_of(X, y, 1), 1, tmp_path / name)
         assert np.isfinite(history["loss"]).all()
-        assert all(np.isfinite(weight).all() for weight in model.get_weights())
+        assert all(np.isfinite(weight).all() for weight in network.get_weights())
 
 
 def test_nothing_is_ever_unpickled():

@@ -2,17 +2,19 @@
 
 import hashlib
 import itertools
+import os
 import warnings
 
 import numpy as np
 import pytest
 
-from fer_helpers.datasets import sample
-from fer_helpers.labels import BLOCKS, TASKS, decode_labels
+from fer_helpers.datasets import Faces, read_dataset, sample
+from fer_helpers.labels import BLOCKS, TASKS, decode_labels, encode_labels
+from trees import same
 
 # Expected bytes of read(48, n=8, seed=0): a change here changes every learner's figures.
 FINGERPRINT = "b811edc1397ba8d285b6a7d6bd84e59309f1da795195e4febd32606cbb3dca80"
-# Which part of a plain face each action unit moves: top and bottom row, of 96.
+# What each action unit moves in a plain face: top and bottom row, of 96.
 BROWS, LIDS, NOSE, MOUTH = (8, 42), (30, 52), (34, 64), (50, 96)
 REGIONS = {
     1: BROWS,
@@ -74,7 +76,7 @@ def test_bytes_are_the_published_ones():
 @pytest.mark.parametrize("n", [1, 17, 255, 256, 257])
 def test_first_faces_do_not_depend_on_how_many_follow(faces, n):
     few = sample.read(48, n=n, seed=0)
-    for name in ("images", "labels", "paths", "parts"):
+    for name in ("images", "labels", "paths", "splits"):
         np.testing.assert_array_equal(getattr(few, name), getattr(faces, name)[:n])
 
 
@@ -86,15 +88,66 @@ def test_a_face_does_not_depend_on_its_neighbours(faces):
 
 def test_blocks_make_up_the_data_set(faces):
     for index in (0, 2):
-        images, labels, parts = sample.draw_block(index, 48, seed=0)
+        images, labels, splits = sample.draw_block(index, 48, seed=0)
         rows = slice(index * sample.BLOCK, (index + 1) * sample.BLOCK)
         np.testing.assert_array_equal(images, faces.images[rows])
         np.testing.assert_array_equal(labels, faces.labels[rows])
-        np.testing.assert_array_equal(parts, faces.parts[rows])
+        np.testing.assert_array_equal(splits, faces.splits[rows])
 
 
 def test_no_face_is_drawn_twice(faces):
     assert len({image.tobytes() for image in faces.images}) == len(faces)
+
+
+def test_read_dataset_gives_the_drawn_faces_split_by_split_and_from_the_cache(
+    tmp_path, monkeypatch
+):
+    n = sample.BLOCK + 3
+    faces = read_dataset("SAMPLE", data_dir=tmp_path, n=n, seed=4, image_size=16)
+    parameters = sample.draw_parameters(n, 4)
+    images = sample.render(parameters, 16)[..., None]
+    splits = np.array(sample.SPLITS)[parameters["split"]]
+    labels = encode_labels({task: parameters[task] for task in TASKS})
+    paths = np.array([f"sample_{i:06d}.png" for i in range(n)])
+    same(faces, Faces(images, labels, paths, splits))
+    assert faces.paths.tolist() == paths.tolist()
+    assert isinstance(faces.images, np.memmap)
+    monkeypatch.setattr(sample, "draw_block", None)  # from here on only from the cache
+    for split in ("train", "validation", "test"):
+        one = read_dataset("SAMPLE", split, data_dir=tmp_path, n=n, seed=4, image_size=16)
+        assert set(one.splits) == {split}
+        assert len(one) == (splits == split).sum()
+        np.testing.assert_array_equal(one.images, images[splits == split])
+
+
+def no_room(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_large_sets_are_drawn_into_a_file_with_the_same_bytes(monkeypatch):
+    n, size = 300, 16
+    in_memory = sample.read(size, n, 3)
+    assert not isinstance(in_memory.images, np.memmap)
+    monkeypatch.setattr(sample, "IN_MEMORY", n * size * size)
+    assert not isinstance(sample.read(size, n, 3).images, np.memmap)  # just small enough
+    monkeypatch.setattr(sample, "IN_MEMORY", n * size * size - 1)
+    in_file = sample.read(size, n, 3)
+    assert isinstance(in_file.images, np.memmap)
+    assert in_file.images.dtype == np.uint8
+    same(in_memory, in_file)
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    without_room = sample.read(size, n, 3)
+    monkeypatch.delattr(os, "posix_fallocate")  # as on Windows
+    for again in (without_room, sample.read(size, n, 3)):
+        assert not isinstance(again.images, np.memmap)
+        same(in_memory, again)
+
+
+def test_large_sets_are_cached_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "IN_MEMORY", 1000)
+    faces = read_dataset("SAMPLE", data_dir=tmp_path, n=20, image_size=16)
+    same(faces, sample.read(16, 20, 0))
+    assert not faces.images.flags.writeable
 
 
 # ------------------------------------------------------------------------------------- labels
@@ -131,9 +184,9 @@ def test_class_frequencies(faces):
         np.testing.assert_allclose(faces.labels[:, block].mean(axis=0), shares, atol=0.025)
 
 
-def test_parts(faces):
-    shares = [np.mean(faces.parts == part) for part in sample.PARTS]
-    np.testing.assert_allclose(shares, sample.PART_SHARES, atol=0.02)
+def test_splits(faces):
+    shares = [np.mean(faces.splits == split) for split in sample.SPLITS]
+    np.testing.assert_allclose(shares, sample.SPLIT_SHARES, atol=0.02)
 
 
 @pytest.mark.parametrize(("a", "b"), [(a, b) for a in TASKS for b in TASKS if a < b])
@@ -225,7 +278,7 @@ def test_pixels_alone_do_not_give_the_emotion_away(faces):
 
     small = faces.images.reshape(-1, 16, 3, 16, 3).mean(axis=(2, 4)).reshape(4800, -1)
     emotion = faces.labels[:, BLOCKS["emotion"]].argmax(axis=1)
-    train, test = faces.parts == "train", faces.parts == "test"
+    train, test = faces.splits == "train", faces.splits == "test"
     small = (small - small[train].mean(axis=0)) / small[train].std(axis=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # 25 steps need not converge
@@ -260,12 +313,12 @@ def test_faces_are_neither_black_nor_blown_out(faces):
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
-        (lambda: sample.read(n=0), "n must"),
-        (lambda: sample.read(n=-5), "n must"),
-        (lambda: sample.read(n=2.5), "n must"),
-        (lambda: sample.read(seed=-1, n=1), "seed"),
-        (lambda: sample.read(image_size=0, n=1), "image_size"),
-        (lambda: sample.draw_block(-1), "index"),
+        (lambda: sample.read(48, n=0, seed=0), "n must"),
+        (lambda: sample.read(48, n=-5, seed=0), "n must"),
+        (lambda: sample.read(48, n=2.5, seed=0), "n must"),
+        (lambda: sample.read(48, n=1, seed=-1), "seed"),
+        (lambda: sample.read(0, n=1, seed=0), "image_size"),
+        (lambda: sample.draw_block(-1, 48, 0), "index"),
         (lambda: sample.render(np.zeros((2, 3))), "parameters"),
         (lambda: sample.plain_face(AU3=1), "AU3"),
         (lambda: sample.plain_face(AUx=1), "AUx"),

@@ -1,4 +1,4 @@
-"""The web site: whole, at home, and readable at a desk and on a phone."""
+"""The web site: nothing is broken or fetched from elsewhere, and it fits a desk and a phone."""
 
 import functools
 import subprocess
@@ -8,6 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
 from conftest import CHROMIUM
 
 pytest.importorskip("sphinx_book_theme", reason="needs fer-helpers[site]")
@@ -28,7 +29,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     line = subprocess.check_output(["grep", "-m1", "-e", "-m sphinx", ROOT / "Makefile"], text=True)
     words = line.split()
-    words = words[words.index("-m") : -1]  # but for the folder of the result
+    words = words[words.index("-m") : -1]  # without the folder of the result
     subprocess.run([sys.executable, *words, folder], cwd=ROOT, check=True)
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -38,7 +39,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture
 def asked(page, site):
-    """Addresses that the browser asked for, elsewhere than here; it gets no answer."""
+    """Addresses elsewhere that the browser asked for; it gets no answer."""
     elsewhere = []
 
     def answer(route):
@@ -57,21 +58,22 @@ def test_every_page_is_whole_at_this_width(site, page, asked, width, screenshots
     page.set_viewport_size({"width": width, "height": 900})
     for name in PAGES:
         page.goto(f"{site}/{name}.html")
-        page.wait_for_load_state("networkidle")
+        # Formulas are set after the page has loaded, and may be wide.
+        page.evaluate("window.MathJax?.startup?.promise")
         broken = page.eval_on_selector_all(
             "article img", "images => images.filter(i => !i.naturalWidth).map(i => i.src)"
         )
         assert broken == [], name
-        without = page.eval_on_selector_all(
+        without_text = page.eval_on_selector_all(
             "article img", "images => images.filter(i => i.alt.length < 20).map(i => i.src)"
         )
-        assert without == [], name
+        assert without_text == [], name
         assert page.locator("article img").count() >= 1, name
         text = "\n".join(page.locator(".cell_output").all_inner_texts())
         raw = [word for word in ("(children=", "Output()", "|--") if word in text]
-        assert raw == [], f"{name}: a widget or a table as the text that it is made from"
-        reach = page.evaluate("document.documentElement.scrollWidth")
-        assert reach <= width, f"{name} is {reach} wide"
+        assert raw == [], f"{name}: a widget or a table is shown as its source"
+        found = page.evaluate("document.documentElement.scrollWidth")
+        assert found <= width, f"{name} is {found} wide"
         page.screenshot(path=screenshots / f"{name}.png")
     assert asked == []
 

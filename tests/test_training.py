@@ -1,294 +1,245 @@
-"""Compiling by name, learning, and going on where a run stopped."""
+"""Compiling by name, choosing what the best epoch is chosen by, and `train` as a whole."""
 
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 
-from fer_helpers import training
+import tiny
+from fer_helpers import model, training
 from fer_helpers.batches import batches_of
-from fer_helpers.datasets import Faces
-from fer_helpers.labels import encode_labels
-from fer_helpers.model import build_model, load_model
+from fer_helpers.labels import TASKS, encode_labels
+from fer_helpers.model import load_model
 from fer_helpers.training import (
+    PAPER_LOSS_WEIGHTS,
     compile_model,
-    fit,
     labelled_tasks,
     monitored_metric,
-    read_history,
     train,
 )
-
-SMALL = (4, 4, 8, 8)
 
 
 @pytest.fixture(scope="module")
 def faces():
-    """Faces whose emotion is plain to see: bright below or bright above."""
-    generator = np.random.default_rng(0)
-    emotion = np.arange(128) % 2
-    X = generator.integers(0, 60, (128, 48, 48, 1), dtype=np.uint8)
-    X[emotion == 0, :24] += 150
-    X[emotion == 1, 24:] += 150
-    return X, encode_labels({"emotion": emotion})
+    return tiny.faces(64)
 
 
-def run(faces, epochs, out_dir, patience=10):
+@pytest.fixture
+def given(faces, monkeypatch):
+    """Let `train` find a tiny network, and the faces that a test gives it."""
+    monkeypatch.setitem(model.BACKBONES, "compact", tiny.backbone)
+
+    def give(learnt=faces, chosen=faces):
+        monkeypatch.setattr(training, "load_training_data", lambda *_, **__: (learnt, chosen))
+
+    give()
+    return give
+
+
+@pytest.fixture
+def asked(given, monkeypatch):
+    """What `train` asks `fit` for, instead of training."""
+
+    def fit(*arguments):
+        names = ("model", "train", "validation", "epochs", "out_dir", "monitor")
+        return dict(zip(names, arguments, strict=True))
+
+    monkeypatch.setattr(training, "fit", fit)
+
+
+def labelled(**classes):
+    count = max(map(len, classes.values()))
+    return np.zeros((count, 48, 48, 1), np.uint8), encode_labels(classes)
+
+
+@pytest.fixture(scope="module")
+def scores(faces):
+    """Losses and accuracies of 64 faces with labels of all tasks, and of emotion alone."""
     keras.utils.set_random_seed(0)
-    model = compile_model(
-        build_model(widths=SMALL), tasks=("emotion",), optimizer=keras.optimizers.Adam(0.01)
-    )
-    batches = batches_of(*faces, 16, True), batches_of(*faces, 64)
-    return fit(model, *batches, epochs, out_dir, patience=patience)
-
-
-def test_weighted_loss_is_the_sum_by_name(faces):
-    X, y = faces
-    y = y.copy()
+    network = compile_model(tiny.build())
+    X, emotion_only = faces
+    y = emotion_only.copy()
     y[:, 7], y[:, 10], y[:, 13] = 1, 1, 1
-    model = compile_model(build_model(widths=SMALL))
-    batches = batches_of(X, y, 64)
-    scores = model.evaluate(batches, return_dict=True, verbose=0)
+    return [
+        network.evaluate(batches_of(X, labels, 64), return_dict=True, verbose=0)
+        for labels in (y, emotion_only)
+    ]
+
+
+def test_weighted_loss_is_the_sum_by_name(scores):
     total = sum(
-        weight * scores[f"{task}_output_loss"]
+        weight * scores[0][f"{task}_output_loss"]
         for task, weight in {"emotion": 2, "gender": 0.1, "race": 1.5, "age": 4}.items()
     )
-    assert scores["loss"] == pytest.approx(total, rel=1e-4)
+    assert scores[0]["loss"] == pytest.approx(total, rel=1e-4)
+    assert {f"{task}_output_accuracy" for task in TASKS} <= scores[0].keys()
 
 
-def test_unlabelled_tasks_cost_nothing(faces):
-    model = compile_model(build_model(widths=SMALL))
-    scores = model.evaluate(batches_of(*faces, 64), return_dict=True, verbose=0)
-    assert scores["age_output_loss"] == 0
-    assert scores["loss"] == pytest.approx(2 * scores["emotion_output_loss"], rel=1e-5)
+def test_unlabelled_tasks_cost_nothing(scores):
+    assert scores[1]["age_output_loss"] == 0
+    assert scores[1]["loss"] == pytest.approx(2 * scores[1]["emotion_output_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "asked"),
-    [("RAFDB", ["train"]), ("FER", ["train", "validation"]), ("SAMPLE", ["train", "validation"])],
-)
-def test_what_is_learnt_from_and_what_is_chosen_by(name, asked, monkeypatch):
-    numbers = np.arange(100, dtype=np.uint8)
-    words = numbers.astype(str)
-    own = {"FER": "PublicTest", "SAMPLE": "validation"}
-    parts = np.array([own.get(name, "train")] * 100)
-    faces = Faces(numbers[:, None, None, None], np.zeros((100, 18), np.float32), words, parts)
-    seen = []
-
-    def read(_, split="all", **__):
-        seen.append(split)
-        return faces
-
-    monkeypatch.setattr(training, "read_dataset", read)
-    (learnt, _), (chosen, _) = training.load_training_data(name)
-    assert [part for part in seen if part != "all"] == asked  # never a test part
-    if name == "RAFDB":
-        assert (len(learnt), len(chosen)) == (90, 10)
-        assert not set(learnt.ravel()) & set(chosen.ravel())
-        _, (again, _) = training.load_training_data(name)
-        np.testing.assert_array_equal(again, chosen)
-
-
-def test_training_learns_and_keeps_the_best_epoch(faces, tmp_path):
-    history = run(faces, 8, tmp_path)
-    assert history["epoch"].tolist() == list(range(1, 9))
-    assert list((tmp_path / "logs").rglob("events*"))  # for TensorBoard
-    best = history["val_emotion_output_accuracy"].max()
-    assert best > 0.9
-    X, y = faces
-    predicted = load_model(tmp_path / "model.keras").predict_on_batch(X)[0].argmax(axis=1)
-    assert (predicted == y[:, :7].argmax(axis=1)).mean() == pytest.approx(best, abs=0.02)
-
-
-def test_a_run_that_stopped_early_does_not_stop_the_next_one(faces, tmp_path):
-    X, y = faces
-    model = compile_model(build_model(widths=SMALL), tasks=("emotion",))
-    batches = batches_of(np.zeros_like(X), y, 16, True), batches_of(np.zeros_like(X), y, 64)
-    assert len(fit(model, *batches, 9, tmp_path / "first", patience=1)) < 9
-    assert len(fit(model, *batches, 1, tmp_path / "second", patience=1)) == 1
-
-
-def test_a_run_whose_weights_are_lost_says_so(faces, tmp_path):
-    model = compile_model(build_model(widths=SMALL), tasks=("emotion",))
-    head = model.get_layer("emotion_logits")
-    spoiling = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: head.bias.assign(np.full(7, np.nan))
-    )
-    batches = batches_of(*faces, 16, True), batches_of(*faces, 64)
-    with pytest.raises(ValueError, match="no numbers any more in epoch 1"):
-        fit(model, *batches, 2, tmp_path, callbacks=(spoiling,))
-    assert not (tmp_path / "history.csv").exists()
-
-
-def test_corrected_labels_are_not_taken_for_the_old_ones(faces, tmp_path):
-    run(faces, 1, tmp_path)
-    with pytest.raises(ValueError, match=r"begun with \{'labels'"):
-        run((faces[0], encode_labels({"emotion": np.arange(128) % 3})), 2, tmp_path)
-
-
-def test_a_history_of_another_program_is_named(tmp_path):
-    path = tmp_path / "history.csv"
-    for text, message in (("", "is no table"), ("epoch;loss\n1;2\n", "no column 'epoch'")):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=rf"history\.csv .*{message}"):
-            read_history(tmp_path)
-
-
-def test_an_epoch_without_a_number_is_not_the_best(faces, tmp_path):
-    """Not the first, and not in the way of those that follow."""
-    model = compile_model(build_model(widths=SMALL), tasks=("emotion",))
-    model.optimizer = keras.optimizers.Adam(0.01)
-
-    def spoil(epoch, logs):
-        if epoch == 0:
-            logs["val_loss"] = np.nan
-
-    spoiling = keras.callbacks.LambdaCallback(on_epoch_end=spoil)
-    batches = batches_of(*faces, 16, True), batches_of(*faces, 64)
-    fit(model, *batches, 1, tmp_path, "val_loss", callbacks=(spoiling,))
-    assert not (tmp_path / "model.keras").exists()
-    history = fit(model, *batches, 3, tmp_path, "val_loss", callbacks=(spoiling,))
-    best = history["val_loss"].min()
-    kept = compile_model(load_model(tmp_path / "model.keras"), tasks=("emotion",))
-    assert kept.evaluate(batches[1], verbose=0, return_dict=True)["loss"] == pytest.approx(
-        best, rel=1e-3
-    )
-
-
-def test_what_fit_refuses(faces, tmp_path):
-    model = compile_model(build_model(widths=SMALL), tasks=("emotion",))
-    batches = batches_of(*faces, 16, True), batches_of(*faces, 64)
-    with pytest.raises(ValueError, match="no 'val_emotion_acuracy' in the history: choose from"):
-        fit(model, *batches, 1, tmp_path / "name", "val_emotion_acuracy", patience=None)
-    run(faces, 1, tmp_path / "gone")
-    (tmp_path / "gone" / "resume-1.weights.h5").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no resume-1\.weights\.h5 to go on from"):
-        run(faces, 2, tmp_path / "gone")
-
-
-def test_an_interrupted_run_ends_as_if_it_had_not_been(faces, tmp_path):
-    whole = run(faces, 4, tmp_path / "whole")
-    run(faces, 2, tmp_path / "parts")
-    parts = run(faces, 4, tmp_path / "parts")
-    pd.testing.assert_frame_equal(parts, whole, rtol=1e-4)
-    again = run(faces, 4, tmp_path / "parts")
-    pd.testing.assert_frame_equal(again, parts)
-    assert len(list((tmp_path / "parts").glob("resume-*"))) == 1
-
-
-def test_a_worse_epoch_does_not_replace_the_best_one_after_an_interruption(faces, tmp_path):
-    run(faces, 4, tmp_path)
-    best = (tmp_path / "model.keras").read_bytes()
-    assert read_history(tmp_path)["val_emotion_output_accuracy"].max() > 0.6
-    model = compile_model(build_model(widths=SMALL), tasks=("emotion",))
-    model.optimizer = keras.optimizers.Adam(0.01)
-    head = model.get_layer("emotion_logits")
-
-    def spoil(*_, **__):
-        head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
-
-    spoiling = keras.callbacks.LambdaCallback(on_train_batch_end=spoil)
-    batches = batches_of(*faces, 16, True), batches_of(*faces, 64)
-    history = fit(model, *batches, 5, tmp_path, patience=10, callbacks=(spoiling,))
-    assert history["val_emotion_output_accuracy"].iloc[-1] <= 0.5
-    assert (tmp_path / "model.keras").read_bytes() == best
-
-
-def test_a_rate_that_has_fallen_stays_so_after_an_interruption(faces, tmp_path):
-    X, y = faces
-    constant = np.zeros_like(X), y
-    whole = run(constant, 4, tmp_path / "whole", patience=4)
-    run(constant, 3, tmp_path / "parts", patience=4)
-    parts = run(constant, 4, tmp_path / "parts", patience=4)
-    pd.testing.assert_frame_equal(parts, whole, rtol=1e-4)
-    rates = whole["learning_rate"]
-    assert rates.iloc[2] < 0.01  # before the interruption
-    falls = (rates / rates.shift()).dropna()
-    assert falls[falls < 1].to_numpy() == pytest.approx(0.3, rel=1e-3)
-
-
-def test_early_stopping_is_remembered(faces, tmp_path):
-    X, y = faces
-    constant = np.zeros_like(X), y
-    stopped = run(constant, 20, tmp_path, patience=2)
-    assert len(stopped) < 20
-    assert len(run(constant, 20, tmp_path, patience=2)) == len(stopped)
-
-
-def test_a_run_with_other_settings_is_not_mixed_in(tmp_path, small_sample):
-    train("SAMPLE", 1, tmp_path, data_dir=small_sample, batch_size=256)
-    with pytest.raises(ValueError, match=r"begun with \{'seed': 0\}, now asked for with"):
-        train("SAMPLE", 2, tmp_path, data_dir=small_sample, batch_size=256, seed=1)
-
-
-def test_each_setting_is_remembered(faces, tmp_path):
-    def go(age=4.0, batch_size=16, images=128, optimizer=keras.optimizers.Adam, name="compact"):
-        model = build_model(widths=SMALL) if name == "compact" else build_model(name)
-        weights = training.PAPER_LOSS_WEIGHTS | {"age": age}
-        compile_model(model, weights, ("emotion",), optimizer(0.01))
-        X, y = faces[0][:images], faces[1][:images]
-        fit(model, batches_of(X, y, batch_size, True), batches_of(X, y, 64), 1, tmp_path)
-
-    go()
-    others = {
-        "loss_weights.age_output": {"age": 1.0},
-        "batch_size": {"batch_size": 32},
-        "images": {"images": 96},
-        "optimizer.class": {"optimizer": keras.optimizers.SGD},
-        "network": {"name": "paper"},
+def test_compiling_takes_what_it_is_given():
+    network = compile_model(tiny.build(), {"age": 3}, ("age",), label_smoothing=0.2)
+    config = network.get_compile_config()
+    assert config["loss_weights"] == {
+        "emotion_output": 0.0,
+        "gender_output": 0.0,
+        "race_output": 0.0,
+        "age_output": 3.0,
     }
-    for name, other in others.items():
-        with pytest.raises(ValueError, match=f"begun with .*'{name}'"):
-            go(**other)
-
-
-def test_train_goes_on_in_float16_and_keeps_float32(faces, monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "load_training_data", lambda *_, **__: (faces, faces))
-    monkeypatch.setattr(training, "choose_precision", lambda: "mixed_float16")
-    train("SAMPLE", 1, tmp_path, batch_size=64)
-    assert len(train("SAMPLE", 2, tmp_path, batch_size=64)) == 2
-    monkeypatch.setattr(training, "choose_precision", lambda: "float32")
-    with pytest.raises(ValueError, match=r"begun with \{'float16': True\}"):
-        train("SAMPLE", 3, tmp_path, batch_size=64)
-    kept = load_model(tmp_path / "model.keras")
-    assert {layer.compute_dtype for layer in kept.layers} == {"float32"}
-
-
-def test_resuming_with_another_network_says_so(faces, tmp_path):
-    run(faces, 1, tmp_path)
-    other = compile_model(build_model(widths=(8, 8, 8, 8)), tasks=("emotion",))
-    with pytest.raises(ValueError, match="does not fit this model"):  # of the same name
-        fit(other, batches_of(*faces, 16, True), batches_of(*faces, 64), 2, tmp_path)
-
-
-def test_weights_of_losses_that_the_data_have_no_labels_for(faces, monkeypatch, tmp_path):
-    X, y = faces
-    monkeypatch.setattr(training, "load_training_data", lambda *_, **__: ((X, y), (X, y)))
-    labelled = labelled_tasks(y)
-    weights = {task: float(task not in labelled) for task in training.PAPER_LOSS_WEIGHTS}
-    assert any(weights.values())
-    with pytest.raises(ValueError, match="only, whose losses weigh 0"):
-        train("SAMPLE", 1, tmp_path, loss_weights=weights)
-
-
-def test_labelled_tasks_and_what_they_are_chosen_by(faces):
-    assert labelled_tasks(faces[1]) == ("emotion",)
-    assert monitored_metric(("emotion",)) == "val_emotion_output_accuracy"
-    assert monitored_metric(("gender", "age")) == "val_loss"
+    smoothing = {loss["config"]["label_smoothing"] for loss in config["loss"].values()}
+    assert smoothing == {0.2}
+    assert [name for name, metrics in config["metrics"].items() if metrics] == ["age_output"]
+    assert float(network.optimizer.learning_rate) == pytest.approx(training.LEARNING_RATE)
+    optimizer = keras.optimizers.SGD()
+    assert compile_model(network, optimizer=optimizer).optimizer is optimizer
 
 
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"emotion": -1}, "loss weight of emotion is -1"),
-        ({"emotion": float("nan")}, "loss weight of emotion is nan"),
+        ({"emotion": -1}, "the loss weight of emotion is -1: it must be a finite number"),
+        ({"emotion": float("nan")}, "the loss weight of emotion is nan"),
+        ({"emotion": float("inf")}, "the loss weight of emotion is inf"),
         ({"emotoin": 1}, "unknown task 'emotoin'"),
-        ({"emotion": 0, "age": 0}, "all loss weights are 0"),
+        ({"emotion": 0, "age": 0}, "all loss weights are 0: nothing would be trained"),
+        ({}, "all loss weights are 0: nothing would be trained"),
     ],
 )
 def test_bad_loss_weights_are_named(weights, message):
     with pytest.raises(ValueError, match=message):
-        compile_model(build_model(widths=SMALL), weights)
+        compile_model(tiny.build(), weights)
+
+
+def test_a_task_to_report_must_exist():
+    with pytest.raises(ValueError, match="unknown task 'mood'"):
+        compile_model(tiny.build(), tasks=("emotion", "mood"))
+
+
+def test_labelled_tasks_and_what_is_chosen_by(faces):
+    assert labelled_tasks(faces[1]) == ("emotion",)
+    assert labelled_tasks(labelled(gender=[-1, 0], age=[1, 1])[1]) == ("gender", "age")
+    assert monitored_metric(("emotion",)) == "val_emotion_output_accuracy"
+    assert monitored_metric(("age", "emotion")) == "val_emotion_output_accuracy"
+    assert monitored_metric(("gender", "age")) == "val_loss"
+
+
+def test_nothing_is_chosen_by_a_task_without_weight():
+    both = ("emotion", "age")
+    assert monitored_metric(both, {"age": 4, "emotion": 0}) == "val_loss"
+    assert monitored_metric(both, {"age": 4}) == "val_loss"
+    assert monitored_metric(both, {"emotion": 0.01}) == "val_emotion_output_accuracy"
+    for tasks, weights in ((both, {"age": 0, "race": 1}), ((), PAPER_LOSS_WEIGHTS)):
+        with pytest.raises(ValueError, match="no epoch could be chosen as the best"):
+            monitored_metric(tasks, weights)
+
+
+def test_train_chooses_by_emotion_only_where_it_is_trained_and_validated(given, asked):
+    age = labelled(age=[0, 1])
+    both = labelled(emotion=[0, 1], age=[0, 1])
+    accuracy = "val_emotion_output_accuracy"
+    for learnt, chosen, weights, monitor in (
+        (both, both, PAPER_LOSS_WEIGHTS, accuracy),
+        (both, both, {"age": 4, "emotion": 0}, "val_loss"),
+        (both, both, {"age": 4}, "val_loss"),
+        (both, both, {"age": 4, "emotion": 0.1}, accuracy),
+        (both, age, PAPER_LOSS_WEIGHTS, "val_loss"),  # emotion has no labels to validate by
+        (age, both, PAPER_LOSS_WEIGHTS, "val_loss"),  # nor here to learn from
+    ):
+        given(learnt, chosen)
+        assert train("SAMPLE", 1, loss_weights=weights)["monitor"] == monitor
+
+
+@pytest.mark.parametrize(
+    ("learnt", "chosen", "weights", "message"),
+    [
+        ({"age": [-1]}, {"age": [0]}, {"age": 1}, "training split of SAMPLE has no labels"),
+        (
+            {"emotion": [0], "age": [0]},
+            {"age": [0]},
+            {"race": 1, "emotion": 0},
+            "SAMPLE has labels for emotion, age only, whose loss weights are 0: nothing would be",
+        ),
+        (
+            {"emotion": [0], "age": [0]},
+            {"emotion": [0]},
+            {"age": 4, "emotion": 0},
+            "validation split of SAMPLE has no labels for age, trained here",
+        ),
+        (
+            {"emotion": [0], "age": [0]},
+            {"race": [0]},
+            PAPER_LOSS_WEIGHTS,
+            "validation split of SAMPLE has no labels for emotion, age, trained here",
+        ),
+    ],
+)
+def test_train_refuses_what_it_cannot_learn_or_choose_by(
+    learnt, chosen, weights, message, given, asked
+):
+    given(labelled(**learnt), labelled(**chosen))
+    with pytest.raises(ValueError, match=message):
+        train("SAMPLE", 1, loss_weights=weights)
+
+
+def test_train_hands_on_what_it_is_given(faces, given, asked, tmp_path, monkeypatch):
+    X, y = faces
+    given((X, y), (X[:50], y[:50]))
+    weights = {"emotion": 3.0}
+    run = train("SAMPLE", 7, tmp_path, seed=5, batch_size=16, loss_weights=weights)
+    assert (run["epochs"], run["out_dir"]) == (7, tmp_path)
+    learnt, chosen = run["train"], run["validation"]
+    assert (learnt.batch_size, learnt.is_training, learnt.seed) == (16, True, 5)
+    assert (chosen.batch_size, chosen.is_training) == (256, False)
+    assert sum(len(images) for images, _ in chosen) == 50  # all of them, also the last batch
+    np.testing.assert_array_equal(learnt.images, X)
+    assert run["model"].get_compile_config()["loss_weights"]["emotion_output"] == 3
+    assert run["model"].optimizer.built
+    metrics = run["model"].get_compile_config()["metrics"]
+    assert [name for name, some in metrics.items() if some] == ["emotion_output"]
+    monkeypatch.chdir(tmp_path)
+    again = train(seed=5)
+    assert (str(again["out_dir"]), again["epochs"]) == ("results/SAMPLE", 30)
+    assert (again["model"].name, again["train"].batch_size) == ("compact", 32)
+    monkeypatch.setitem(model.BACKBONES, "other", tiny.backbone)
+    assert train(backbone="other")["model"].name == "other"
+    first, second = run["model"].get_weights(), again["model"].get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    other = train(seed=6)["model"].get_weights()
+    assert not np.array_equal(other[0], second[0])
+
+
+@pytest.mark.parametrize("name", ["SAMPLE", "FER", "RAFDB", "UTKFACE"])
+def test_all_faces_but_drawn_ones_are_augmented(name, given, asked):
+    network = train(name, 1, backbone="compact")["model"]
+    assert ("augmentation" in [layer.name for layer in network.layers]) == (name != "SAMPLE")
+
+
+def test_train_looks_where_it_is_told(monkeypatch, tmp_path):
+    def load(name, data_dir):
+        raise FileNotFoundError(f"no {name} in {data_dir}")
+
+    monkeypatch.setattr(training, "load_training_data", load)
+    with pytest.raises(FileNotFoundError, match=f"no FER in {tmp_path}"):
+        train("FER", data_dir=tmp_path)
+
+
+def test_a_run_with_another_seed_is_not_mixed_in(given, tmp_path):
+    train("SAMPLE", 1, tmp_path, batch_size=64)
+    with pytest.raises(ValueError, match=r"training\.seed was 0, is now 1"):
+        train("SAMPLE", 2, tmp_path, batch_size=64, seed=1)
+
+
+def test_train_goes_on_in_float16_and_keeps_float32(given, monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "choose_precision", lambda: "mixed_float16")
+    train("SAMPLE", 1, tmp_path, batch_size=64)
+    assert len(train("SAMPLE", 2, tmp_path, batch_size=64)) == 2
+    monkeypatch.setattr(training, "choose_precision", lambda: "float32")
+    with pytest.raises(ValueError, match="float16 was True, is now False"):
+        train("SAMPLE", 3, tmp_path, batch_size=64)
+    kept = load_model(tmp_path / "model.keras")
+    assert {layer.compute_dtype for layer in kept.layers} == {"float32"}
 
 
 @pytest.mark.parametrize(

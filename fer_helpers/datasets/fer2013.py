@@ -1,7 +1,7 @@
 """FER2013 (Goodfellow et al., 2013): 35,887 grey faces of 48 x 48, emotion only.
 
-Read as the CSV of the Kaggle competition (``fer2013.csv`` or ``icml_face_data.csv``) or as
-the folders of images made from it, unpacked or in a zip.
+Either the CSV of the Kaggle competition (``fer2013.csv`` or ``icml_face_data.csv``) or the
+folders of images made from it, unpacked or in a zip.
 """
 
 import csv
@@ -13,15 +13,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from fer_helpers.datasets.files import (
-    IMAGE_SUFFIXES,
-    READ_ERRORS,
-    Faces,
-    Skipped,
-    Source,
-    decode_images,
-    fit,
-)
+from fer_helpers.datasets.faces import Faces, Skipped
+from fer_helpers.datasets.source import READ_ERRORS, Source, decode_images
+from fer_helpers.images import IMAGE_SUFFIXES, crop_and_resize
 from fer_helpers.labels import TASKS, encode_labels
 
 NAME = "FER"
@@ -36,7 +30,7 @@ EXPECTED = (
     "fer2013.csv, icml_face_data.csv, train/<emotion>/Training_*.jpg with "
     "test/<emotion>/PublicTest_*.jpg and PrivateTest_*.jpg, or a .zip of one of these"
 )
-PARTS = ("Training", "PublicTest", "PrivateTest")
+SPLITS = ("Training", "PublicTest", "PrivateTest")
 INNER: tuple[str, ...] = ()
 
 CSV_EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
@@ -48,9 +42,9 @@ FOLDER_EMOTIONS = {
     "sad": "sadness",
     "surprised": "surprise",
 } | {name: name for name in CSV_EMOTIONS}
-NAME_PARTS = {part.lower(): part for part in PARTS}
-# What a folder says where the file's own name does not.
-FOLDER_PARTS = NAME_PARTS | {
+NAME_SPLITS = {split.lower(): split for split in SPLITS}
+# Used where the file's own name does not start with its split.
+FOLDER_SPLITS = NAME_SPLITS | {
     "train": "Training",
     "validation": "PublicTest",
     "val": "PublicTest",
@@ -60,29 +54,12 @@ SIDE = 48
 
 
 def read(source: Source, image_size: int) -> Faces:
-    """Read FER2013, from a CSV where there is one with the parts in it, else from images.
+    """Read FER2013, labelled with the emotion, from a CSV that has the splits or from images.
 
-    Parameters
-    ----------
-    source
-        The files.
-    image_size
-        Side of the square pictures.
-
-    Returns
-    -------
-    Faces
-        Labelled with the emotion; the parts one after the other.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such files.
-    ValueError
-        A CSV without the columns, an unknown emotion folder, or nothing readable.
+    See `fer_helpers.datasets`. ValueError, too, for an unknown emotion folder.
     """
     tables = [name for name in source.names if name.lower().endswith(".csv")]
-    columns = {name: _header(source, name) for name in tables}
+    columns = {name: _read_header(source, name) for name in tables}
     for name in tables:
         if {"emotion", "Usage", "pixels"} <= set(columns[name]):
             return _read_csv(source, name, image_size)
@@ -97,9 +74,9 @@ def read(source: Source, image_size: int) -> Faces:
     raise FileNotFoundError
 
 
-def _rows(source: Source, name: str) -> Iterator[list[str]]:
-    # The csv module, not pandas: a row with a comma too many is then one bad row, with its
-    # line number, and 300 MB pass through in little memory.
+def _read_rows(source: Source, name: str) -> Iterator[list[str]]:
+    # Unlike pandas, the csv module skips a row with an extra comma alone, knows its number,
+    # and reads 300 MB in little memory.
     csv.field_size_limit(1 << 20)
     try:
         with source.open(name) as stream:
@@ -108,12 +85,28 @@ def _rows(source: Source, name: str) -> Iterator[list[str]]:
         raise ValueError(f"{source.folder / name} cannot be read to its end ({error})") from None
 
 
-def _header(source: Source, name: str) -> list[str]:
-    return [column.strip() for column in next(_rows(source, name), [])]
+def _read_header(source: Source, name: str) -> list[str]:
+    return [column.strip() for column in next(_read_rows(source, name), [])]
 
 
 def parse_pixels(text: str) -> np.ndarray:
-    """Grey levels of one CSV row: uint8 (48, 48). ValueError says what is wrong."""
+    """Return the grey levels of one CSV row.
+
+    Parameters
+    ----------
+    text
+        2,304 whole numbers from 0 to 255, with spaces between them.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (48, 48).
+
+    Raises
+    ------
+    ValueError
+        Another count, or something that is not such a number.
+    """
     raw = np.frombuffer(f"  {text} ".encode("ascii", "replace"), dtype=np.uint8)
     digit = raw != ord(" ")
     edges = np.flatnonzero(digit[1:] != digit[:-1])
@@ -124,7 +117,7 @@ def parse_pixels(text: str) -> np.ndarray:
     if ((value < 0) | (value > 9))[digit].any():
         raise ValueError("a pixel is not a whole number from 0 to 255")
     length = last - before
-    # A number is read from its last three digits, as far as it has that many.
+    # A number is made of its last three digits, or of as many as it has.
     pixels = (
         value[last] + 10 * value[last - 1] * (length > 1) + 100 * value[last - 2] * (length > 2)
     )
@@ -134,21 +127,21 @@ def parse_pixels(text: str) -> np.ndarray:
 
 
 def _read_row(row: list[str], columns: list[str], image_size: int) -> tuple[np.ndarray, str, int]:
-    """Image, part and emotion of one row. ValueError says what is wrong."""
+    """Return image, split and emotion of one row; ValueError says what is wrong with it."""
     if len(row) != len(columns):
         raise ValueError(f"{len(row)} fields, not {len(columns)}")
     cell = dict(zip(columns, row, strict=True))
-    emotion, part = cell["emotion"].strip(), cell["Usage"].strip()
+    emotion, split = cell["emotion"].strip(), cell["Usage"].strip()
     if emotion not in ("0", "1", "2", "3", "4", "5", "6"):
         raise ValueError(f"emotion {emotion[:20]!r} is not 0 to 6")
-    if part not in PARTS:
-        raise ValueError(f"Usage {part[:20]!r} is not one of {', '.join(PARTS)}")
-    image = fit(Image.fromarray(parse_pixels(cell["pixels"])), image_size)
-    return image, part, TASKS["emotion"].index(CSV_EMOTIONS[int(emotion)])
+    if split not in SPLITS:
+        raise ValueError(f"Usage {split[:20]!r} is not one of {', '.join(SPLITS)}")
+    image = crop_and_resize(Image.fromarray(parse_pixels(cell["pixels"])), image_size)
+    return image, split, TASKS["emotion"].index(CSV_EMOTIONS[int(emotion)])
 
 
 def _read_csv(source: Source, name: str, image_size: int) -> Faces:
-    rows = _rows(source, name)
+    rows = _read_rows(source, name)
     columns = [column.strip() for column in next(rows)]
     found: list[tuple[np.ndarray, str, int]] = []
     paths: list[str] = []
@@ -166,33 +159,33 @@ def _read_csv(source: Source, name: str, image_size: int) -> Faces:
             skipped.append((path, str(error)))
     if not found:
         first = "; first " + ": ".join(skipped[0]) if skipped else ""
-        raise ValueError(f"{source.folder / name}: no row of {len(skipped)} can be used{first}")
-    images, parts, emotions = zip(*found, strict=True)
-    order = np.argsort([PARTS.index(part) for part in parts], kind="stable")
+        raise ValueError(f"{source.folder / name}: none of {len(skipped)} rows can be used{first}")
+    images, splits, emotions = zip(*found, strict=True)
+    order = np.argsort([SPLITS.index(split) for split in splits], kind="stable")
     return Faces(
         images=np.stack(images)[order],
         labels=encode_labels({"emotion": np.array(emotions)[order]}),
         paths=np.array(paths)[order],
-        parts=np.array(parts)[order],
+        splits=np.array(splits)[order],
         skipped=skipped,
     )
 
 
-def _place(name: str) -> tuple[str | None, str, bool]:
-    """Part, folder's name, and whether the file itself says its part."""
+def _parse_path(name: str) -> tuple[str | None, str, bool]:
+    """Return split, folder's name, and whether the split is in the file's own name."""
     path = PurePosixPath(name)
     prefix = path.name.split("_")[0].lower()
-    by_name = NAME_PARTS.get(prefix)
-    part = by_name or FOLDER_PARTS.get(path.parent.parent.name.lower())
-    return part, path.parent.name, by_name is not None
+    by_name = NAME_SPLITS.get(prefix)
+    split = by_name or FOLDER_SPLITS.get(path.parent.parent.name.lower())
+    return split, path.parent.name, by_name is not None
 
 
 def _read_images(source: Source, names: list[str], image_size: int) -> Faces:
     skipped, notes, faces = [], [], {}
     unnamed: set[str] = set()
     for name in names:
-        part, folder, by_name = _place(name)
-        if part is None:
+        split, folder, by_name = _parse_path(name)
+        if split is None:
             skipped.append((name, "not in a folder train/<emotion> or test/<emotion>"))
             continue
         if folder.lower() not in FOLDER_EMOTIONS:
@@ -202,19 +195,21 @@ def _read_images(source: Source, names: list[str], image_size: int) -> Faces:
             )
         if not by_name:
             unnamed.add(PurePosixPath(name).parent.parent.name)
-        # The same name again is a second copy, say the zip beside the unpacked folder.
-        key = (PARTS.index(part), FOLDER_EMOTIONS[folder.lower()], PurePosixPath(name).name)
+        # The same name again is a second copy, such as a zip beside what was unpacked from it.
+        key = (SPLITS.index(split), FOLDER_EMOTIONS[folder.lower()], PurePosixPath(name).name)
         faces.setdefault(key, name)
     if not faces:
         name, reason = skipped[0]
-        raise ValueError(f"{source.folder}: no image of {len(names)} is usable; {name} is {reason}")
+        raise ValueError(
+            f"{source.folder}: none of {len(names)} images can be used; first {name}: {reason}"
+        )
     if repeated := len(names) - len(skipped) - len(faces):
         notes.append(f"{NAME}: {repeated} files are there twice, one copy is read")
     if unnamed:
-        said = ", ".join(f"{name} = {FOLDER_PARTS[name.lower()]}" for name in sorted(unnamed))
+        taken = ", ".join(f"{name} = {FOLDER_SPLITS[name.lower()]}" for name in sorted(unnamed))
         notes.append(
-            f"{NAME}: file names lack Training_, PublicTest_ or PrivateTest_, so the folder "
-            f"says the part ({said}); these may not be the official parts"
+            f"{NAME}: file names lack Training_, PublicTest_ or PrivateTest_, so the split is "
+            f"taken from the folder ({taken}); these may not be the official splits"
         )
     keys = sorted(faces)
     paths = np.array([faces[key] for key in keys], dtype=str)
@@ -224,7 +219,7 @@ def _read_images(source: Source, names: list[str], image_size: int) -> Faces:
         images=images,
         labels=encode_labels({"emotion": emotions[kept]}),
         paths=paths[kept],
-        parts=np.array(PARTS)[[keys[place][0] for place in kept]],
+        splits=np.array(SPLITS)[[keys[position][0] for position in kept]],
         skipped=skipped + bad,
         notes=notes,
     )

@@ -9,7 +9,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from fer_helpers.datasets.files import IMAGE_SUFFIXES, Faces, Source, decode_images
+from fer_helpers.datasets.faces import Faces
+from fer_helpers.datasets.source import Source, decode_images
+from fer_helpers.images import IMAGE_SUFFIXES
 from fer_helpers.labels import age_class, encode_labels
 
 NAME = "UTKFACE"
@@ -19,26 +21,40 @@ HOW_TO_GET = (
     "or kaggle datasets download jangedoo/utkface-new"
 )
 EXPECTED = "[age]_[gender]_[race]_[date].jpg.chip.jpg anywhere below, or a .zip of them"
-PARTS = ("train", "validation")
+SPLITS = ("train", "validation")
 INNER: tuple[str, ...] = ()
 
-# left, top, right, bottom, in fractions of the picture. The aligned pictures show faces as
-# large as FER2013's (median distance of the eyes 0.385 of the side against 0.370, eyes to
-# mouth 0.392 against 0.391; MTCNN's landmarks of 200 images each) but higher up (eyes at
-# 0.290 against 0.388), so the window moves up by a tenth; its top is the mirrored edge.
+# left, top, right, bottom, as fractions of the image. Faces are as large as FER2013's (median
+# distance of the eyes 0.385 of the side, FER2013 0.370; eyes to mouth 0.392, FER2013 0.391;
+# MTCNN's landmarks of 200 images each) but higher up (eyes at 0.290, FER2013 0.388), so the
+# window moves up by a tenth, and the mirrored edge fills its top.
 CROP = (0.0, -0.1, 1.0, 0.9)
 
-# Some names in the wild have a space or no dot before jpg; three have no race.
+# Some real names have a space or no dot before jpg; three have no race.
 _FILE_NAME = re.compile(r"(\d{1,3})_(\d)_(?:(\d)_)?(\d{12})\d*\D.*")
-RACES = (0, 1, 2, -1, -1)  # White, Black, Asian; Indian and Others have no class of RAF-DB's
-OLDEST = 116  # years, by UTKFace's own description
+RACES = (0, 1, 2, -1, -1)  # White, Black, Asian; RAF-DB has no class for Indian and Others
+OLDEST = 116  # years, in UTKFace's own description
 VALIDATION_SHARE = 0.1
 
 
 def parse_name(file_name: str) -> tuple[int, int, int, str]:
-    """Age in years, gender, race class (-1: none), and the minute of the time stamp.
+    """Return what a file name says.
 
-    Raises ValueError that says what is wrong with the name.
+    Parameters
+    ----------
+    file_name
+        ``[age]_[gender]_[race]_[date].jpg``; the race may be missing.
+
+    Returns
+    -------
+    age, gender, race, minute
+        Years 0 to 116, class indices of gender and race (-1: not labelled), and the minute of
+        the date (``201701161745``).
+
+    Raises
+    ------
+    ValueError
+        Another form of name, or a number out of range.
     """
     match = _FILE_NAME.fullmatch(file_name)
     if not match:
@@ -54,36 +70,18 @@ def parse_name(file_name: str) -> tuple[int, int, int, str]:
 
 
 def in_validation(minute: str) -> bool:
-    """Whether faces of this minute (``201701161745``) are held out: about one in ten.
+    """Return whether the faces of a minute (``201701161745``) are for validation: one in ten.
 
-    UTKFace has no official parts. Its pictures were collected in bursts, so those of one
-    minute often show one person: a whole minute falls to one part, by a hash of itself.
+    UTKFace has no official splits. Its images were collected in bursts, and those of one
+    minute often show one person, so a hash of the minute decides about all of them.
     """
     return zlib.crc32(minute.encode()) / 2**32 < VALIDATION_SHARE
 
 
 def read(source: Source, image_size: int) -> Faces:
-    """Read UTKFace.
+    """Read UTKFace, labelled with gender, age and, if RAF-DB has a class for it, race.
 
-    Parameters
-    ----------
-    source
-        The files.
-    image_size
-        Side of the square pictures.
-
-    Returns
-    -------
-    Faces
-        Labelled with gender, age and, where it is one of RAF-DB's classes, race; the
-        training part first.
-
-    Raises
-    ------
-    FileNotFoundError
-        No images.
-    ValueError
-        No image has a name of this kind, or none can be read.
+    See `fer_helpers.datasets`.
     """
     names = [name for name in source.names if name.lower().endswith(IMAGE_SUFFIXES)]
     if not names:
@@ -92,13 +90,13 @@ def read(source: Source, image_size: int) -> Faces:
     for name in names:
         file_name = PurePosixPath(name).name
         try:
-            # Downloads repeat faces (Kaggle's up to three times, in folders of their own).
+            # Downloads repeat faces (Kaggle's up to three times, in several folders).
             faces.setdefault(file_name, (name, *parse_name(file_name)))
         except ValueError as error:
             skipped.append((name, str(error)))
     if not faces:
         raise ValueError(
-            f"{source.folder}: no image of {len(names)} is named as UTKFace's; first "
+            f"{source.folder}: none of {len(names)} images is named like UTKFace's; first "
             f"{skipped[0][0]}: {skipped[0][1]}"
         )
     if repeated := len(names) - len(skipped) - len(faces):
@@ -117,7 +115,7 @@ def read(source: Source, image_size: int) -> Faces:
         images=images,
         labels=encode_labels({"gender": genders, "race": races, "age": age_class(ages)}),
         paths=paths[kept],
-        parts=np.array(PARTS)[held_out.astype(int)],
+        splits=np.array(SPLITS)[held_out.astype(int)],
         skipped=skipped + bad,
         notes=notes,
     )

@@ -2,8 +2,9 @@
 
     python tests/benchmarks/bench.py [--quick] [--data-dir DIR]
 
-Every stage of stages.py runs in a process of its own. `--quick` leaves out the time to 55 %,
-the million faces and the log of changes, and keeps their stored figures.
+Every stage of stages.py runs in a process of its own. `--quick` leaves out the time to 55 % and
+the million faces, and keeps their stored figures. The log of changes at the end of RESULTS.md is
+written by hand and stays as it is.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 import report
 
 from fer_helpers.backend import choose_precision, gpu_capability
-from fer_helpers.datasets.files import data_folder
+from fer_helpers.datasets import data_folder
 
 HERE = Path(__file__).resolve().parent
 RESULTS, REPORT, GROWTH = HERE / "results.json", HERE / "RESULTS.md", HERE / "growth.png"
@@ -37,60 +38,11 @@ PATHS = (
 EPOCHS = {"ours": 4, "yardstick": 100}  # to 55 %, if the time allows
 QUIET = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
-# What was tried to train faster, each against the same base: stage `rate` as it stands.
-CHANGES = {
-    "XLA": {
-        "predicted": "slower: its convolutions are not oneDNN's",
-        "options": {"jit": True},
-        "kept": "dropped",
-    },
-    "bfloat16": {
-        "predicted": "slower without units for it: numbers are taken apart and put together",
-        "options": {"dtype": "mixed_bfloat16", "images": 320},
-        "kept": "dropped here; `choose_precision` takes it where the units are",
-    },
-    "fused batch normalisation": {
-        "predicted": "one tenth faster: 22 ms for 33 of a layer of 128 × 24 × 24 × 64",
-        "options": {"fused": True},
-        "kept": "dropped: not faster, and no longer pure Keras",
-    },
-    "steps_per_execution = 5": {
-        "predicted": "no gain: a step takes far longer than the call",
-        "options": {"steps_per_execution": 5},
-        "kept": "dropped: a gain no larger than what the base varies by",
-    },
-    "batches of 192": {
-        "predicted": "a little faster: the update of 1.2 M weights is shared by more faces",
-        "options": {"batch": 192},
-        "kept": "for long runs; a short one needs the many small steps, and must spare memory",
-    },
-    "augmentation": {
-        "predicted": "5 % slower",
-        "options": {"augment": True},
-        "kept": "on for long runs, which overfit without it; off for a few epochs",
-    },
-    "pictures of 24 × 24": {
-        "predicted": "three times as fast: a quarter of the arithmetic, the same update",
-        "options": {"side": 24},
-        "kept": "dropped: a run to 55 % whose first epochs used them ended at 50 %",
-    },
-    "weight decay and averaged weights": {
-        "predicted": "5 % slower: three more passes over the weights",
-        "options": {"optimizer": "recipe"},
-        "kept": "on for long runs, worth more than they cost; off for a few epochs",
-    },
-    "one operation at a time": {
-        "predicted": "faster: two convolutions at once share two cores badly",
-        "options": {"threads": 1},
-        "kept": "dropped: no faster",
-    },
-}
-
 
 def stage(name: str, /, **arguments) -> dict:
     """Run a stage in a process of its own and return what it found."""
-    said = ", ".join(str(value) for value in arguments.values() if len(str(value)) < 12)
-    print(f"{name} {said}".ljust(44), end="", flush=True)
+    short = ", ".join(str(value) for value in arguments.values() if len(str(value)) < 12)
+    print(f"{name} {short}".ljust(44), end="", flush=True)
     began = time.monotonic()
     words = [sys.executable, str(HERE / "stages.py"), name, json.dumps(arguments)]
     result = subprocess.run(words, env=os.environ | QUIET, stdout=subprocess.PIPE, text=True)
@@ -101,7 +53,7 @@ def stage(name: str, /, **arguments) -> dict:
 
 
 def machine() -> str:
-    """Processor, cores, memory and versions, in a line."""
+    """Return the processor, cores, memory and versions in a line."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -113,7 +65,7 @@ def machine() -> str:
 
 
 def find_zip(data_dir: Path) -> Path | None:
-    """FER2013's zip of pictures below a data folder, None where there is none."""
+    """Return FER2013's zip of pictures in a data folder, None where there is none."""
     return next(iter(sorted((data_dir / "FER").glob("*.zip"))), None)
 
 
@@ -132,7 +84,7 @@ def measure_reading(data: str, zip_path: Path | None, quick: bool, _: float) -> 
 
 
 def measure_training(data: str, zip_path: Path | None, quick: bool, patience: float) -> dict:
-    """Both ways from the zip: some steps each, or an epoch, then as far as 55 %."""
+    """Train both ways from the zip: some steps each, or an epoch, then as far as 55 %."""
     if not zip_path:
         return {}
 
@@ -177,18 +129,8 @@ def measure_growth(data: str, zip_path: Path | None, quick: bool, _: float) -> d
     return {"growth": {str(n): stage("grow", data_dir=data, n=n) for n in sizes}}
 
 
-def measure_changes(data: str, zip_path: Path | None, quick: bool, _: float) -> dict:
-    """The rate with each change, and without any before and after."""
-    if quick:
-        return {}
-    base = [stage("rate")]
-    rows = {name: stage("rate", **change["options"]) for name, change in CHANGES.items()}
-    base.append(stage("rate"))  # again: has the machine changed meanwhile?
-    return {"changes": rows, "base": base}
-
-
 def measure_gpu(data: str, zip_path: Path | None, quick: bool, _: float) -> dict:
-    """Training on a GPU, where there is one; what was stored is kept where there is none."""
+    """Train on a GPU; without one, the stored figures are kept."""
     return {"gpu": stage("gpu")} if gpu_capability() else {}
 
 
@@ -198,7 +140,6 @@ GROUPS = {
     "inference": measure_inference,
     "processes": measure_processes,
     "growth": measure_growth,
-    "changes": measure_changes,
     "gpu": measure_gpu,
     "training": measure_training,
 }
@@ -206,7 +147,7 @@ GROUPS = {
 
 @contextlib.contextmanager
 def folder_with(zip_path: Path | None) -> Iterator[str]:
-    """A data folder that goes away, with FER2013's zip and no cache."""
+    """Make a temporary data folder with FER2013's zip and no cache."""
     with tempfile.TemporaryDirectory() as folder:
         if zip_path:
             (Path(folder) / "FER").mkdir()
@@ -215,7 +156,7 @@ def folder_with(zip_path: Path | None) -> Iterator[str]:
 
 
 def install(target: Path) -> str | None:
-    """The package to compare with in a folder of its own, None where it cannot be had."""
+    """Install the package to compare with in a folder of its own; None where that fails."""
     words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
     result = subprocess.run([*words, str(target), PACKAGE], capture_output=True, text=True)
     if result.returncode:
@@ -228,21 +169,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--data-dir", type=Path, help="where FER/ is; as for load_data if left out")
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder that holds FER/ (default that of load_data)"
+    )
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument(
         "--patience",
         type=float,
         default=5.5,
-        help="times ours that the yardstick may take to 55 %%, and an epoch at least; "
-        "0 for an epoch each and no race",
+        help="the yardstick is stopped after so many times our time to 55 %%, but not before "
+        "its first epoch ends; 0 for an epoch each and no race",
     )
     args = parser.parse_args()
     zip_path = find_zip(data_folder(args.data_dir))
     if zip_path is None:
         place = data_folder(args.data_dir) / "FER"
-        print(f"FER2013's zip is not in {place}: what needs it is left out, the rest is measured")
-        print("on SAMPLE and only printed. data/README.md says where to get it.\n")
+        print(f"FER2013's zip is not in {place}: stages that need it are left out, the others are")
+        print("measured on SAMPLE and not stored. data/README.md says where to get it.\n")
     stored = {"stages": {}}
     if zip_path and RESULTS.is_file():
         stored = json.loads(RESULTS.read_text())
@@ -262,7 +205,8 @@ def main() -> None:
     print(report.table(results))
     if zip_path and stages.keys() >= report.NEEDED:
         report.draw_growth(stages, GROWTH)
-        REPORT.write_text(report.report(results, CHANGES), encoding="utf-8")
+        page = report.report(results, REPORT.read_text(encoding="utf-8"))
+        REPORT.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

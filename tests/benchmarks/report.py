@@ -1,49 +1,54 @@
-"""The table on screen, RESULTS.md and the figure of growth, from what the stages found."""
+"""The table on screen, RESULTS.md and the figure of growth, made from what the stages found."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from fer_helpers import plots
+from fer_helpers.studies import figures
 
 TRAINING, GOAL = 28709, 0.55  # faces of FER2013's Training; accuracy on PublicTest
 MILLION = "1000000"
+LOG = "\n## Log of changes\n"  # from here on RESULTS.md is written by hand
 
 # Without these stages there is no page to write.
 NEEDED = {"costs", "read", "pipeline", "infer", "infer fer", "train", "growth"}
 
-# Key in results.json: what it is, what is wanted of it.
+# Key in results.json: what it is, and its target.
 PROMISES = {
     "train_ratio": (
         "speed of training, first call to trained epoch, as a multiple of the yardstick's",
         "≥ 3",
     ),
     "accuracy_after_one_epoch": ("PublicTest accuracy after that epoch", "> the yardstick's"),
-    "yardstick_accuracy_after_one_epoch": ("the same of the yardstick", ""),
-    "peak_memory_ratio": ("peak memory of training, share of the yardstick's", "≤ 0.333"),
-    "image_array_ratio": ("image array, share of the yardstick's", "≤ 0.05"),
-    "time_to_55_ratio": ("time to 55 % on PublicTest, share of the yardstick's", "≤ 0.25"),
+    "yardstick_accuracy_after_one_epoch": ("the same for the yardstick", ""),
+    "peak_memory_ratio": ("peak memory of training, as a share of the yardstick's", "≤ 0.333"),
+    "image_array_ratio": ("image array, as a share of the yardstick's", "≤ 0.05"),
+    "time_to_55_ratio": ("time to 55 % on PublicTest, as a share of the yardstick's", "≤ 0.25"),
     "reload_s": ("cached reload of FER2013, seconds", "≤ 0.2"),
-    "input_over_train": ("input pipeline, times the training rate", "≥ 20"),
-    "best_path": ("the quickest way to predict with the shipped network", ""),
-    "batch_faces_per_s": ("inference in batches that way, faces a second", "≥ 1,000"),
-    "versus_fer_rate": ("the same, share of the rate of `fer`'s network", "≥ 0.7"),
+    "input_over_train": ("input pipeline, as a multiple of the training rate", "≥ 20"),
+    "best_path": ("the fastest way to predict with the shipped network", ""),
+    "batch_faces_per_s": ("inference in batches that way, faces per second", "≥ 1,000"),
+    "versus_fer_rate": ("the same, as a share of the rate of `fer`'s network", "≥ 0.7"),
     "accuracy": ("PublicTest accuracy that way", "> `fer`'s + 0.10"),
-    "fer_accuracy": ("the same of `fer`'s network", ""),
+    "fer_accuracy": ("the same for `fer`'s network", ""),
     "one_face_ms": ("one warm face, median milliseconds", "≤ 10"),
     "million_peak_mb": ("peak memory of an epoch of a million faces, MB", "< 1,536"),
-    "two_process_loss_diff": ("two processes against one, greatest difference in loss", "≤ 1e-5"),
-    "floor_share": ("training, share of the rate that the floor allows", ""),
+    "two_process_loss_diff": (
+        "two processes compared with one, greatest difference in loss",
+        "≤ 1e-5",
+    ),
+    "floor_share": ("training, as a share of the rate that the floor allows", ""),
     "gpu_images_per_s": (
-        "training the default network on a GPU, batches of 1,024, images a second",
+        "training the default network on a GPU, batches of 1,024, images per second",
         "",
     ),
-    "gpu_ceiling_share": ("the same, share of the rate of a large matrix product", ""),
+    "gpu_ceiling_share": ("the same, as a share of the rate of a large matrix product", ""),
 }
 
 
 def summary(stages: dict) -> dict:
-    """The figures of PROMISES, as far as their stages have been measured."""
+    """Return the figures of PROMISES whose stages have been measured."""
     keys = {}
     if train := stages.get("train"):
         ours, theirs = train["ours"], train["yardstick"]
@@ -62,7 +67,7 @@ def summary(stages: dict) -> dict:
         ours, theirs = goal["ours"]["epochs"], goal["yardstick"]["epochs"]
         if ours[-1]["accuracy"] >= GOAL:  # else there is no time to compare
             keys["time_to_55_ratio"] = ours[-1]["seconds"] / theirs[-1]["seconds"]
-            # Given up before it got there: it needs longer, and the ratio is less.
+            # Stopped before it got there: it takes longer, and the ratio is less.
             keys["time_to_55_is_bound"] = theirs[-1]["accuracy"] < GOAL
     if ours := stages.get("read"):
         keys["reload_s"] = ours["again_s"]
@@ -88,8 +93,8 @@ def summary(stages: dict) -> dict:
 
 
 def table(results: dict) -> str:
-    """The figures of `summary` beside what is wanted of them."""
-    rows = [("key", "what", "wanted", "measured")]
+    """Return the figures of `summary` beside their targets."""
+    rows = [("key", "what", "target", "measured")]
     for key, (what, wanted) in PROMISES.items():
         if key in results:
             bound = key == "time_to_55_ratio" and results["time_to_55_is_bound"]
@@ -99,14 +104,14 @@ def table(results: dict) -> str:
 
 
 def _show(value: object) -> str:
-    """A number to three figures, without an exponent where it is large; words as they are."""
+    """Return a number with three figures, without an exponent where it is large."""
     if isinstance(value, str):
         return value
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _rows(header: tuple, *lines: tuple) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     rows = [header, ["---"] * len(header), *([_show(value) for value in line] for line in lines)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -138,7 +143,7 @@ def _parts(results: dict) -> str:
 
 
 def _way_to_55(results: dict) -> list[tuple]:
-    """Rows on the long runs, which `--quick` leaves out."""
+    """Return the rows of the long runs, which `--quick` leaves out."""
     if "goal" not in results["stages"]:
         return []
     ways = {way: row["epochs"] for way, row in results["stages"]["goal"].items()}
@@ -178,9 +183,9 @@ def _inference(stages: dict) -> str:
 
 
 def _gpu(stages: dict) -> str:
-    """What a GPU reaches; kept from whoever had one."""
+    """Return what a GPU reaches; the figures may come from another machine."""
     if "gpu" not in stages:
-        return "Not measured yet: `make bench` does where Keras sees a GPU."
+        return "Not measured yet: `make bench` does it where Keras sees a GPU."
     found = stages["gpu"]
     limits = found["limits"]
     keys = ("network", "batch", "images_per_s", "ceiling_share", "floor_share")
@@ -190,8 +195,8 @@ def _gpu(stages: dict) -> str:
     )
     return (
         f"{found['gpu']}, in bfloat16, compiled by XLA. The ceiling: "
-        f"{limits['multiply_adds'] / 1e12:.0f} million million multiply-adds a second in a "
-        f"large matrix product; a copy moves {limits['bytes'] / 1e12:.1f} million million bytes."
+        f"{limits['multiply_adds'] / 1e12:.0f} trillion multiply-adds per second in a large "
+        f"matrix product; a copy moves {limits['bytes'] / 1e12:.1f} trillion bytes per second."
         f"\n\n{table}"
     )
 
@@ -199,16 +204,17 @@ def _gpu(stages: dict) -> str:
 def _growth(growth: pd.DataFrame) -> str:
     keys = ["us_per_image", "peak_mb", "load_s"]
     return _rows(
-        ("faces", "microseconds a face", "peak memory, MB", "opening the cache, s"),
+        ("faces", "microseconds per face", "peak memory, MB", "opening the cache, s"),
         *(tuple(row[["n", *keys]].astype(float)) for _, row in growth.iterrows()),
     )
 
 
-def report(results: dict, changes: dict) -> str:
-    """The text of RESULTS.md."""
+def report(results: dict, old: str) -> str:
+    """Return the text of RESULTS.md: the measured page anew, the log as it is in the `old` text."""
+    _, heading, log = old.partition(LOG)
     stages = results["stages"]
     costs, limits = stages["costs"], stages["limits"]
-    return TEXT.format(
+    page = TEXT.format(
         machine=results["machine"],
         table=table(results),
         parts=_parts(results),
@@ -224,74 +230,54 @@ def report(results: dict, changes: dict) -> str:
         floor=1 / costs["train_floor_s"],
         share=results["floor_share"],
         growth=_growth(growth_table(stages)),
-        log=_log(stages, changes),
     )
-
-
-def _log(stages: dict, changes: dict) -> str:
-    """Each change beside what was predicted of it; only the long run measures them."""
-    if "changes" not in stages:
-        return "Not measured yet: `make bench` without `QUICK`.\n\n" + _rows(
-            ("change", "predicted"), *((name, row["predicted"]) for name, row in changes.items())
-        )
-    before, after = (row["images_per_s"] for row in stages["base"])
-    base = (before + after) / 2
-    rates = {name: row["images_per_s"] / base for name, row in stages["changes"].items()}
-    rows = [
-        (name, row["predicted"], rates[name], row["kept"])
-        for name, row in changes.items()
-        if name in rates
-    ]
-    table = _rows(("change", "predicted", "measured, times the base", "kept"), *rows)
-    return (
-        f"The base: {base:,.0f}, {before:,.0f} before the others and {after:,.0f} "
-        f"after. What differs by less than these two says nothing.\n\n{table}"
-    )
+    return page + heading + log
 
 
 def growth_table(stages: dict) -> pd.DataFrame:
-    """A row for each number of faces, in order."""
+    """Return a row for each number of faces, in order."""
     return pd.DataFrame(stages["growth"].values()).sort_values("n")
 
 
 def draw_growth(stages: dict, path: Path) -> None:
-    """The figure of growth, for RESULTS.md."""
+    """Draw the figure of growth, for RESULTS.md."""
     plots.use_style()
-    plots.save(plots.growth(growth_table(stages)), path)
+    plots.save(figures.growth(growth_table(stages)), path)
 
 
 TEXT = """# What was measured
 
-`make bench` writes this page and `results.json`: change neither by hand. Speeds differ from machine
-to machine; what counts are the ratios of two ways measured side by side.
+`make bench` writes `results.json` and this page down to the log of changes: do not change them by
+hand. Speeds differ from machine to machine; what counts is the ratio of two ways measured side by
+side.
 
 **Machine:** {machine}
 
 {table}
 
-The **yardstick** is the way of the paper's public code, written from its description: all images as
+The **yardstick** follows the paper's public code and is written from its description: all images as
 float64 50 × 50 × 3 in memory, a Python generator that appends image by image, the paper's CNN in
 float32 with one emotion head, Adam, batches of 32. **Ours** is the default network on the same zip,
-trained by `ours` in `stages.py`. Its settings were chosen on PublicTest, with one seed, to reach
-55 % soon and for nothing else. Both clocks run from the first call: reading the zip counts,
-validation does not. A yardstick that is still below 55 % after more than five times our time is
-stopped: its last accuracy may be that of an unfinished epoch, and the ratio of the times is an
-upper bound.
+trained by `ours` in `stages.py`. Its settings were chosen on PublicTest, with one seed, only to
+reach 55 % soon. Both clocks start at the first call: reading the zip counts, validation does not.
+A yardstick that is still below 55 % after more than five times our time is stopped. Its last
+accuracy may then be that of an unfinished epoch, and the ratio of the times is an upper bound.
 
 ## Parts
 
 {parts}
 
 Each stage runs in a process of its own; its peak is the greatest memory that the process has held
-(`VmHWM`), TensorFlow included. On this page an MB is 2²⁰ bytes, a GB 2³⁰. The one epoch of the
-first table has a learning rate that rises and falls within it; on the way to 55 % the schedule is
-made for four epochs, and after the first of them the rate has only just risen.
+(`VmHWM`), TensorFlow included. On this page an MB is 2²⁰ bytes and a GB 2³⁰. In the one epoch of
+the first table the learning rate rises and falls. On the way to 55 % its schedule is made for four
+epochs, and at the end of the first one it has only just risen.
 
 ## Inference
 
 The network that is shipped for FER, on PublicTest, in batches of 256: grey pictures in, the
-probabilities of four heads out. `fer` is timed without resizing to its 64 × 64. The weights are
-those in memory for Keras and the file's for the others, whose peak memory includes writing it.
+probabilities of four heads out. `fer` is timed without resizing to its 64 × 64. The size of the
+weights is that in memory for Keras, and that of the file for the others, whose peak memory includes
+writing it.
 
 {inference}
 
@@ -299,11 +285,11 @@ those in memory for Keras and the file's for the others, whose peak memory inclu
 
 A face costs the compact network {forward:.1f} million multiply-adds to predict and {training:.1f}
 million to train on (forward, gradient of the weights, gradient of the input). Training
-moves {moved:.1f} MB a face, if every layer reads and writes its numbers once each way. This machine
-multiplies large matrices at {product:.0f} thousand million multiply-adds a second in float32
-({bfloat:.2g} in bfloat16) and moves {copy:.0f} GB a second. By its
-arithmetic alone it could train on {compute:,.0f} faces a second; with each layer at the slower of
-its arithmetic and its bytes, on {floor:,.0f}. Training reaches **{share:.0%}** of the latter.
+moves {moved:.1f} MB per face, if every layer reads and writes its numbers once each way. This
+machine multiplies large matrices at {product:.0f} billion multiply-adds per second in float32
+({bfloat:.2g} in bfloat16) and moves {copy:.0f} GB per second. Limited by its arithmetic alone it
+could train on {compute:,.0f} faces per second; with each layer limited by the slower of its
+arithmetic and its bytes, on {floor:,.0f}. Training reaches **{share:.0%}** of the latter.
 
 ## On a GPU
 
@@ -311,17 +297,10 @@ its arithmetic and its bytes, on {floor:,.0f}. Training reaches **{share:.0%}** 
 
 ## Growth
 
-One epoch of shuffled batches of 64 from a memory-mapped cache. 10,240 faces are drawn in earnest
+One epoch of shuffled batches of 64 from a memory-mapped cache. 10,240 different faces are drawn
 and repeated in the file, which makes no difference to how they are read.
 
 {growth}
 
 ![Time and memory against the number of faces](growth.png)
-
-## Log of changes
-
-Training images a second of the compact network on noise, against SGD with momentum in batches of 64
-without augmentation.
-
-{log}
 """

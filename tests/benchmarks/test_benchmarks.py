@@ -13,9 +13,8 @@ import stages
 import yardstick
 from PIL import Image
 
-from fer_helpers import build_model, load_data
+from fer_helpers import load_data
 from fer_helpers.batches import batches_of
-from fer_helpers.speed import floor, layer_costs, machine_limits
 
 WANTED = (
     *("train_ratio", "peak_memory_ratio", "time_to_55_ratio", "reload_s", "input_over_train"),
@@ -46,25 +45,6 @@ def test_yardstick_network_is_the_papers_with_one_head():
     model = yardstick.build()
     assert model.output_shape == (None, 7)
     assert model.count_params() == pytest.approx(2.4e6, rel=0.01)
-
-
-def test_costs_are_those_of_the_shapes():
-    model = build_model("paper", augment=False)
-    table = layer_costs(model).set_index("layer")
-    convolutions = table[table["kind"] == "Conv2D"]
-    assert convolutions["multiply_adds"].iloc[1] == 48 * 48 * 5 * 5 * 64 * 64
-    assert convolutions["bytes"].iloc[1] == 4 * 2 * 48 * 48 * 64
-    # The first one has no gradient of its input to find, the others have.
-    ratio = convolutions["train_multiply_adds"] / convolutions["multiply_adds"]
-    assert ratio.tolist() == [2, 3, 3, 3, 3, 3]
-    limits = {"multiply_adds": 1e9, "bytes": 1e6}
-    least = floor(table, limits)
-    assert least[convolutions.index[1]] == convolutions["bytes"].iloc[1] / 1e6
-    assert (floor(table, limits, "train_") > least).all()
-
-
-def test_machine_limits_are_rates():
-    assert all(value > 1e6 for value in machine_limits(side=64).values())
 
 
 def test_growth_reads_the_faces_that_were_drawn(tmp_path, monkeypatch):
@@ -122,6 +102,18 @@ def test_inference_is_scored_by_its_quickest_path():
 
 def test_stored_results_have_every_figure_and_the_report_is_theirs():
     results = json.loads(bench.RESULTS.read_text())
-    assert bench.REPORT.read_text(encoding="utf-8") == report.report(results, bench.CHANGES)
+    page = bench.REPORT.read_text(encoding="utf-8")
+    assert page == report.report(results, page)
     assert bench.GROWTH.is_file()
     assert not {key for key in WANTED if not results.get(key, -1) >= 0}
+
+
+def test_the_measured_page_is_written_anew_and_the_log_is_kept():
+    results = json.loads(bench.RESULTS.read_text())
+    old = f"an old page\n{report.LOG}\nWritten by hand: 100 % {{}}.\n"
+    page = report.report(results, old)
+    assert page.startswith("# What was measured")
+    assert "an old page" not in page
+    assert page.endswith(f"![Time and memory against the number of faces](growth.png)\n{old[12:]}")
+    assert report.report(results, "").endswith("(growth.png)\n")
+    assert "| bfloat16 |" in bench.REPORT.read_text(encoding="utf-8").partition(report.LOG)[2]

@@ -1,8 +1,8 @@
 """Where the time goes: what a network has to compute and to move, and what the machine can do.
 
-The floor of a layer is the time that no code could beat here: its multiply-adds at the rate
-of a large matrix product, or its bytes at the rate of a copy, whichever takes longer (the
-roofline of Williams, Waterman & Patterson 2009).
+The floor of a layer is the shortest time in which this machine could run it: its multiply-adds
+at the rate of a large matrix product, or its bytes at the rate of a copy, whichever takes longer
+(the roofline of Williams, Waterman & Patterson 2009).
 """
 
 import math
@@ -16,9 +16,19 @@ from fer_helpers.backend import compiled, keras
 
 layers, ops = keras.layers, keras.ops
 
+BATCH = 64  # images at once, in `layer_seconds`
+
 
 def seconds(function: Callable[[], object], repeats: int = 10) -> float:
-    """Median time of a call, in seconds, the first call not counted."""
+    """Return the median time of a call, in seconds; a first call is not counted.
+
+    Parameters
+    ----------
+    function
+        Called without arguments, ``repeats + 1`` times. It must wait for its result.
+    repeats
+        Calls that are timed, at least 1.
+    """
     function()
     times = []
     for _ in range(repeats):
@@ -29,15 +39,20 @@ def seconds(function: Callable[[], object], repeats: int = 10) -> float:
 
 
 def machine_limits(dtype: str = "float32", side: int = 2048) -> dict[str, float]:
-    """What this machine reaches: ``multiply_adds`` and ``bytes`` a second.
+    """Measure what this machine reaches in a large matrix product and in a copy.
 
     Parameters
     ----------
     dtype
-        Of the numbers, such as ``"bfloat16"``.
+        ``"float32"``, ``"bfloat16"`` or ``"float16"``.
     side
-        Of the square matrices that are multiplied; the array that is copied holds 16 times
-        as many numbers as one of them.
+        Side of the square matrices that are multiplied. The array that is copied holds 16
+        times as many numbers as one of them.
+
+    Returns
+    -------
+    dict
+        ``multiply_adds`` and ``bytes`` (read and written), both per second.
     """
     itemsize = 4 if dtype == "float32" else 2
     matrix = ops.cast(keras.random.normal((side, side), seed=0), dtype)
@@ -57,22 +72,22 @@ def machine_limits(dtype: str = "float32", side: int = 2048) -> dict[str, float]
 
 
 def layer_costs(model: keras.Model, itemsize: int = 4) -> pd.DataFrame:
-    """What each layer costs for one image, counted from the shapes.
+    """Count from the shapes what each layer costs for one image.
 
     Parameters
     ----------
     model
-        As `get_model` gives it.
+        A network of `get_model`.
     itemsize
         Bytes of a number: 4 in float32, 2 in bfloat16.
 
     Returns
     -------
     pandas.DataFrame
-        A row a layer; ``layer``, ``kind``, ``multiply_adds`` and ``bytes`` of a prediction,
-        ``train_multiply_adds`` and ``train_bytes`` of a training step: forward, the gradient
-        of the weights, the gradient of the input. Weights are read once for a whole batch
-        and are left out.
+        A row per layer, without the input. Columns ``layer`` and ``kind`` (its name and class);
+        ``multiply_adds`` and ``bytes`` of a prediction; ``train_multiply_adds`` and
+        ``train_bytes`` of a training step: forward, the gradient of the weights, the gradient
+        of the input. Weights are read once for a whole batch and are left out.
     """
     rows, first = [], True
     for layer in model.layers:
@@ -82,10 +97,10 @@ def layer_costs(model: keras.Model, itemsize: int = 4) -> pd.DataFrame:
         read = itemsize * sum(math.prod(tensor.shape[1:]) for tensor in inputs)
         written = itemsize * math.prod(layer.output.shape[1:])
         work = _multiply_adds(layer)
-        # Nothing in front of the first layer that learns wants a gradient.
+        # Nothing in front of the first layer that learns needs a gradient.
         directions = 1 if not work else 2 if first else 3
         first = first and not work
-        # Batch normalisation goes twice through its input: once for mean and variance.
+        # Batch normalisation reads its input twice: once for mean and variance.
         again = read if isinstance(layer, layers.BatchNormalization) else 0
         rows.append(
             {
@@ -107,24 +122,48 @@ def _multiply_adds(layer: keras.Layer) -> int:
 
 
 def floor(costs: pd.DataFrame, limits: dict[str, float], prefix: str = "") -> pd.Series:
-    """Least seconds an image of each layer of `layer_costs` within `machine_limits`.
+    """Return the least seconds per image that each layer takes on a machine.
 
-    `prefix` is ``"train_"`` for a training step, empty for a prediction.
+    Parameters
+    ----------
+    costs
+        The table of `layer_costs`.
+    limits
+        ``multiply_adds`` and ``bytes`` per second, see `machine_limits`.
+    prefix
+        ``"train_"`` for a training step, empty for a prediction.
+
+    Returns
+    -------
+    pandas.Series
+        Seconds, with the index of `costs`.
     """
     computed = costs[f"{prefix}multiply_adds"] / limits["multiply_adds"]
     moved = costs[f"{prefix}bytes"] / limits["bytes"]
     return np.maximum(computed, moved)
 
 
-def layer_seconds(model: keras.Model, batch: int = 64, repeats: int = 5) -> pd.Series:
-    """Measured seconds an image of each layer's prediction, on its own; layer name -> time."""
+def layer_seconds(model: keras.Model) -> pd.Series:
+    """Measure how long each layer takes to predict, compiled on its own.
+
+    Parameters
+    ----------
+    model
+        A network of `get_model`.
+
+    Returns
+    -------
+    pandas.Series
+        Layer name -> seconds per image, the median of 5 calls on batches of 64 images of
+        noise. The input layer is left out.
+    """
     times = {}
     for layer in model.layers:
         if isinstance(layer, layers.InputLayer):
             continue
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-        given = [keras.random.uniform((batch, *tensor.shape[1:]), seed=0) for tensor in inputs]
+        given = [keras.random.uniform((BATCH, *tensor.shape[1:]), seed=0) for tensor in inputs]
         given = given[0] if len(given) == 1 else given
         run = compiled(layer)
-        times[layer.name] = seconds(lambda run=run, given=given: np.asarray(run(given)), repeats)
-    return pd.Series(times) / batch
+        times[layer.name] = seconds(lambda run=run, given=given: np.asarray(run(given)), 5)
+    return pd.Series(times) / BATCH

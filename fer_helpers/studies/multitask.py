@@ -1,8 +1,8 @@
 """Does multi-task learning help emotion recognition? The runs behind notebook 08.
 
-Every arm trains the same network, from the same initial weights for the same seed, with the same
-number of steps and of emotion faces; they differ in the losses alone, and the arm of the emotion
-head alone has no faces without emotion in its batches.
+For the same seed every arm trains the same network from the same initial weights, with the same
+number of steps and of emotion faces. The arms differ only in their losses, except that
+"emotion alone" has no faces of UTKFace in its batches.
 """
 
 import functools
@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from fer_helpers.backend import keras
 from fer_helpers.batches import batches_of, mixed_batches
+from fer_helpers.checkpoints import replace_file
+from fer_helpers.datasets import load_training_data
 from fer_helpers.evaluation import accuracy_table, paired_interval
 from fer_helpers.labels import OUTPUTS, TASKS
 from fer_helpers.losses import MaskedCrossentropy, weigh_by_uncertainty
@@ -25,15 +27,13 @@ from fer_helpers.training import (
     PAPER_LOSS_WEIGHTS,
     compile_model,
     labelled_tasks,
-    load_training_data,
-    replace_file,
 )
 
 EQUAL = dict.fromkeys(TASKS, 1.0)
 
 ALONE = "emotion alone"  # what the other arms are compared with
 
-# Arm -> weights of the losses; None: learned.
+# Arm -> weights of the losses; None: learned, see `weigh_by_uncertainty`.
 ARMS = {
     ALONE: {"emotion": 1.0},
     "paper's weights": PAPER_LOSS_WEIGHTS,
@@ -42,11 +42,11 @@ ARMS = {
     "learned weights": None,
     "equal, unmasked": EQUAL,
 }
-SHARES = (96, 32)  # faces of FER2013 and of UTKFace in a batch
-FACES = 14_000  # of FER2013's 28,709: what two processor cores train on many times in a night
+SHARES = (96, 32)  # faces of FER2013 and of UTKFace per batch
+FACES = 14_000  # of FER2013's 28,709: two processor cores train on these many times in a night
 EPOCHS = 6
 
-# Narrow, for the same reason; the paper's CNN comes in one size.
+# Narrow, for the same reason; the paper's CNN has only one size.
 _OPTIONS = {"compact": {"widths": (16, 32, 64, 128)}}
 
 
@@ -60,27 +60,30 @@ def train_arm(
 ) -> keras.Model:
     """Train one arm.
 
-    Adam, whose steps do not depend on the scale of the loss, so that arms with larger weights
-    do not learn faster; its rate falls along a cosine to zero. The last epoch is taken: nothing
-    is chosen.
+    The optimizer is Adam: its steps do not depend on the scale of the loss, so arms with larger
+    weights do not learn faster. The learning rate falls along a cosine to zero. The last epoch
+    is kept; no best one is chosen.
 
     Parameters
     ----------
     arm
-        One of `ARMS`.
+        A key of `ARMS`.
     seed
         Of the initial weights, the shuffling, the augmentation and the dropout.
     train
-        ``(X, y)`` of a data set with emotions, and of one with the other labels.
+        ``(X, y)`` of a data set with emotions, and of one with the other labels: uint8
+        (N, 48, 48, 1) and float32 (N, 18).
     epochs
         Passes through the first of the two.
-    backbone, options
+    backbone
         See `build_model`.
+    options
+        Of the backbone, see `build_model`; those of the study if None.
 
     Returns
     -------
     keras.Model
-        Trained.
+        The trained network.
     """
     keras.utils.set_random_seed(seed)
     model = build_model(backbone, **(_OPTIONS.get(backbone, {}) if options is None else options))
@@ -112,42 +115,49 @@ def study(
     backbone: str = "compact",
     data_dir: str | Path | None = None,
 ) -> pd.DataFrame:
-    """Train every arm with every seed, leaving out the runs that stand in the table.
+    """Train every arm with every seed, except for the runs that are in the table already.
 
-    A run is known by its arm, backbone, seed, epochs and number of faces.
+    A run is identified by its arm, backbone, seed, epochs and number of faces.
 
     Parameters
     ----------
     csv
-        The table, a row a run; written after each run.
-    arms, seeds, backbone
-        Which runs; seed by seed, so that an interrupted study is balanced.
-    epochs, faces
-        Passes through how many faces of FER2013's training part (the same for every seed).
+        The table, a row per run; written after each run.
+    arms, seeds
+        Which runs. All arms of a seed come before the next seed, so that an interrupted study
+        is balanced.
+    epochs
+        Passes through the faces of FER2013.
+    faces
+        How many of FER2013's training split, the same ones for every seed.
+    backbone
+        See `build_model`.
     data_dir
-        Folder that holds ``FER/`` and ``UTKFACE/``.
+        Folder that holds ``FER/`` and ``UTKFACE/``, see `load_data`.
 
     Returns
     -------
     pandas.DataFrame
-        The table's runs of this backbone, these epochs and faces, whatever the arm and the
-        seed. Columns ``arm``, ``backbone``, ``seed``, ``epochs``, ``faces``,
+        All runs of the table with this backbone and these numbers of epochs and faces, of any
+        arm and seed. Columns ``arm``, ``backbone``, ``seed``, ``epochs``, ``faces``,
         ``public_emotion_accuracy`` and ``public_emotion_ece`` (FER2013's PublicTest),
-        ``gender_accuracy``, ``race_accuracy``, ``age_accuracy`` (UTKFace's validation part).
+        ``gender_accuracy``, ``race_accuracy``, ``age_accuracy`` (UTKFace's validation split).
 
     Raises
     ------
     ValueError
         An arm that does not exist.
+    FileNotFoundError
+        A data set is not there.
     """
     for arm in arms:
         if arm not in ARMS:
             raise ValueError(f"unknown arm {arm!r}: choose from {', '.join(ARMS)}")
     csv = Path(csv)
     table = pd.read_csv(csv) if csv.is_file() else pd.DataFrame()
-    parts = [load_training_data(name, data_dir) for name in ("FER", "UTKFACE")]
-    train = [part for part, _ in parts]
-    X, y = (np.concatenate(arrays) for arrays in zip(*[part for _, part in parts], strict=True))
+    splits = [load_training_data(name, data_dir) for name in ("FER", "UTKFACE")]
+    train = [split for split, _ in splits]
+    X, y = (np.concatenate(arrays) for arrays in zip(*[v for _, v in splits], strict=True))
     chosen = np.sort(np.random.default_rng(0).permutation(len(train[0][0]))[:faces])
     train[0] = tuple(array[chosen] for array in train[0])
     size = {"epochs": epochs, "faces": len(train[0][0])}
@@ -168,41 +178,42 @@ def study(
         table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
         csv.parent.mkdir(parents=True, exist_ok=True)
         replace_file(csv, functools.partial(table.round(5).to_csv, index=False))
-    asked = pd.Series({"backbone": backbone} | size)
-    return table[(table[list(asked.index)] == asked).all(axis=1)]
+    same = pd.Series({"backbone": backbone} | size)
+    return table[(table[list(same.index)] == same).all(axis=1)]
 
 
 def compare(runs: pd.DataFrame, column: str = "public_emotion_accuracy") -> pd.DataFrame:
-    """Each arm against the emotion head alone, seed by seed.
+    """Compare each arm with the emotion head alone, seed by seed.
 
     Parameters
     ----------
     runs
-        As `study` gives them, of one backbone, one number of epochs and one of faces.
+        A table of `study`: one backbone, one number of epochs and one of faces.
     column
-        What is compared.
+        Its column that is compared.
 
     Returns
     -------
     pandas.DataFrame
-        Index arm, of those with a seed in common; ``n`` seeds that both have, ``mean`` of the
-        arm, and ``difference``, ``low`` and ``high`` of `paired_interval`.
+        A row for each arm that has a seed in common with `ALONE`, index ``arm``. Columns
+        ``n`` (seeds in common), ``mean`` (of the arm over these), ``difference`` (the arm
+        minus `ALONE`), ``low`` and ``high`` (its 95 % interval, see `paired_interval`).
 
     Raises
     ------
     ValueError
-        No run of the emotion head alone.
+        `runs` has no run of `ALONE`.
     """
     if ALONE not in set(runs["arm"]):
-        raise ValueError(f"no run of {ALONE!r} to compare with: train that arm, too")
+        raise ValueError(f"the table has no run of {ALONE!r} to compare with: train that arm, too")
     table = runs.pivot(index="seed", columns="arm", values=column)
     rows = {}
     for arm in [arm for arm in ARMS if arm in table]:
         both = table[arm].notna() & table[ALONE].notna()
         if not both.any():
             continue
-        ours, theirs = table.loc[both, arm], table.loc[both, ALONE]
-        rows[arm] = paired_interval(ours, theirs) | {"mean": ours.mean()}
+        values = table.loc[both, arm]
+        rows[arm] = paired_interval(values, table.loc[both, ALONE]) | {"mean": values.mean()}
     columns = ["n", "mean", "difference", "low", "high"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("arm")
 
@@ -210,28 +221,31 @@ def compare(runs: pd.DataFrame, column: str = "public_emotion_accuracy") -> pd.D
 def gradient_conflict(
     model: keras.Model, X: np.ndarray, y: np.ndarray, batch_size: int = 128
 ) -> pd.DataFrame:
-    """Do the tasks pull the shared layers the same way?
+    """Measure whether the tasks pull the shared layers the same way (Yu et al. 2020).
 
-    The gradient of each task's masked loss, on all weights before the heads, for each batch;
-    then the cosine of the angle between those of two tasks, averaged over the batches: 1 the
-    same way, 0 nothing to do with each other, below 0 against each other (Yu et al. 2020).
-    A step of plain gradient descent at a rate of 1 is the gradient: so it is measured, on any
-    backend. The model is left as it was, but compiled.
+    For each batch and task, take the gradient of the task's masked loss with respect to all
+    weights before the heads. Compare two tasks by the cosine of the angle between their
+    gradients, averaged over the batches.
 
     Parameters
     ----------
     model
-        As `get_model` gives it.
-    X, y
-        Faces labelled for all the tasks that are to be compared, and their label rows.
+        A network of `get_model`. Compiled here; its weights stay as they are.
+    X
+        uint8 (N, 48, 48, 1) faces, labelled for all the tasks that are to be compared.
+    y
+        float32 (N, 18), their label rows.
     batch_size
-        Faces for one gradient.
+        Faces per gradient.
 
     Returns
     -------
     pandas.DataFrame
-        (tasks, tasks), those that `y` has labels for.
+        Cosines, (tasks, tasks), of the tasks that `y` has labels for: 1 is the same direction,
+        0 unrelated, below 0 against each other.
     """
+    # A step of plain gradient descent with a learning rate of 1 subtracts the gradient, on any
+    # backend.
     trunk = [v for v in model.trainable_variables if "_logits" not in v.path]
     state = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
     start = np.concatenate([keras.ops.convert_to_numpy(v).ravel() for v in trunk])
@@ -243,11 +257,11 @@ def gradient_conflict(
         for index in range(len(batches)):
             images, targets = batches[index]
             # Without labels, the masked losses of the other tasks have no gradient.
-            alone = {
+            only = {
                 name: target if name == OUTPUTS[task] else np.zeros_like(target)
                 for name, target in targets.items()
             }
-            model.train_on_batch(images, alone)
+            model.train_on_batch(images, only)
             row[index] = start - np.concatenate(
                 [keras.ops.convert_to_numpy(v).ravel() for v in trunk]
             )

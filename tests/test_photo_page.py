@@ -2,6 +2,7 @@
 
 import datetime
 import io
+import sys
 
 import ipywidgets
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from fer_helpers import app
-from fer_helpers.app import change_face, photo_explorer, read_upload, uploaded_files
+import photo_page
 from fer_helpers.labels import TASKS
 from fer_helpers.model import build_model
+from photo_page import change_face, photo_explorer, read_upload, uploaded_files
 
 
 def png(array):
@@ -34,7 +35,7 @@ def test_what_is_no_image_is_refused_by_its_content(monkeypatch):
         read_upload("notes.jpg", b"just text")
     with pytest.raises(ValueError, match=r"^half\.png cannot be read as an image"):
         read_upload("half.png", png(data.astronaut())[:20_000])
-    monkeypatch.setattr(app, "MAX_UPLOAD", 1 << 20)
+    monkeypatch.setattr(photo_page, "MAX_UPLOAD", 1 << 20)
     with pytest.raises(ValueError, match=r"large\.png has 2 MB: at most 1 MB are read"):
         read_upload("large.png", bytes(2 << 20))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
@@ -86,3 +87,11 @@ def test_explorer_shows_a_face_or_says_what_is_wrong():
     camera.picture = png(np.zeros((90, 90, 3), np.uint8))
     assert "No face found" in message.value
     assert tools.layout.display == "none"
+
+
+def test_without_anywidget_the_page_offers_the_upload_alone(monkeypatch):
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    explorer = photo_explorer(build_model(widths=(4, 4, 8, 8)))
+    upload, line = explorer.children[0].children
+    assert isinstance(upload, ipywidgets.FileUpload)
+    assert "pip install anywidget" in line.value

@@ -1,0 +1,386 @@
+"""What each command of ``python -m fer_helpers`` does; `fer_helpers.cli` reads their arguments.
+
+A command takes the parsed arguments and prints what it finds: results on stdout, notes on
+stderr. What is slow to import is imported by the command that needs it, so that ``--help``
+is instant.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from fer_helpers.labels import DATASETS, TASKS
+
+TRAINING_SPLITS = ("train", "Training")
+
+
+def show(rows, as_json: bool) -> None:
+    """Print a DataFrame as a table, or as JSON with one object per row."""
+    frame = rows.reset_index() if rows.index.name else rows
+    if as_json:
+        print(json.dumps(json.loads(frame.to_json(orient="records")), indent=1))
+    else:
+        print(frame.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+
+
+def note(text: str) -> None:
+    """Print a line beside the results, on stderr."""
+    print(text, file=sys.stderr)
+
+
+def _write_csv(rows, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(path, index=False, errors="surrogateescape")  # file names may be any bytes
+
+
+# ---------------------------------------------------------------------------- data
+
+
+def data(args) -> None:
+    """List the data sets, or count the faces of one."""
+    from fer_helpers.datasets import find_datasets
+
+    if args.dataset:
+        show(_count_faces(args), args.json)
+    elif args.json:
+        show(find_datasets(args.data_dir), True)
+    else:
+        for row in find_datasets(args.data_dir).itertuples():
+            print(f"{row.name:<8} {'found' if row.found else 'missing'}: {row.where}")
+            print(f"{'':<8} {row.terms}")
+
+
+def _count_faces(args):
+    """Return the faces per split, task and class; note copies and skipped files."""
+    import pandas as pd
+
+    from fer_helpers.datasets import read_dataset
+    from fer_helpers.images import find_copies
+    from fer_helpers.labels import decode_labels
+
+    faces = read_dataset(args.dataset, data_dir=args.data_dir)
+    note(
+        f"{len(faces)} faces, {find_copies(faces.images).sum()} of them exact copies of others, "
+        f"{len(faces.skipped)} files skipped"
+    )
+    for path, reason in faces.skipped[:20]:
+        note(f"  {path}: {reason}")
+    names = decode_labels(faces.labels)
+    return pd.DataFrame(
+        [
+            {"split": split, "task": task, "class": name, "faces": int(count)}
+            for split in dict.fromkeys(faces.splits)
+            for task in TASKS
+            for name, count in names.loc[faces.splits == split, task]
+            .value_counts(sort=False)
+            .items()
+        ]
+    )
+
+
+# ---------------------------------------------------------------------------- train
+
+
+def train(args) -> None:
+    """Train a network, on this machine or together with others."""
+    if not args.distributed:
+        _train(args)
+        return
+    if find_spec("jax"):  # `join_processes` says what to do without it
+        os.environ.setdefault("KERAS_BACKEND", "jax")
+    from fer_helpers.distributed import join_processes, read_settings
+
+    with join_processes(*read_settings(args.address, args.processes, args.rank)):
+        _train(args)
+
+
+def _train(args) -> None:
+    from fer_helpers import training
+
+    out = args.out or Path("results") / args.dataset
+    with lines_beside_json(args.json):
+        history = training.train(
+            args.dataset,
+            args.epochs,
+            out,
+            data_dir=args.data_dir,
+            seed=args.seed,
+            backbone=args.backbone,
+            batch_size=args.batch_size,
+            loss_weights=training.PAPER_LOSS_WEIGHTS | _loss_weights(args.loss_weights),
+            start=args.start,
+        )
+    show_run(history, out, args.json)
+
+
+def lines_beside_json(as_json: bool):
+    """Send the line per epoch to stderr where JSON has stdout to itself."""
+    return contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout)
+
+
+def show_run(history, out: Path, as_json: bool) -> None:
+    """Print the history of a run as JSON, or where its best model is."""
+    if as_json:
+        show(history, True)
+    else:
+        print(f"epochs: {len(history)}; best model in {out / 'model.keras'}")
+
+
+def _loss_weights(words: list[str]) -> dict[str, float]:
+    """Return the weights in words such as ``age=4``; `compile_model` checks the tasks' names."""
+    weights = {}
+    for word in words:
+        task, _, value = word.partition("=")
+        try:
+            weights[task] = float(value)
+        except ValueError:
+            raise ValueError(
+                f"--loss-weights takes TASK=NUMBER, such as age=4, not {word!r}"
+            ) from None
+    return weights
+
+
+# ---------------------------------------------------------------------------- evaluate, audit
+
+
+def evaluate(args) -> None:
+    """Score weights on a split of a data set."""
+    scores = _score(args)
+    if args.json:
+        print(json.dumps(_as_json(args, scores), indent=1))
+    else:
+        _print_scores(scores, args.by)
+
+
+def _score(args) -> dict:
+    """Return the tables of `evaluate`: by task, without copies, by class and by group."""
+    from fer_helpers import evaluation, groups, prediction
+
+    faces, probabilities = _predict_dataset(args, args.views)
+    tasks = evaluation.accuracy_table(faces.labels, probabilities)
+    if tasks.empty:
+        raise ValueError(
+            f"{args.dataset}, split {args.split}, has no labels to score by: choose another split"
+        )
+    if args.predictions:
+        rows = prediction.prediction_table(faces.paths, probabilities, attributes=True)
+        rows["error"] = ""
+        _write_csv(rows, args.predictions)
+    copies, unseen = _copies_of_training(args, faces), None
+    if copies is not None:
+        rest = {task: rows[~copies] for task, rows in probabilities.items()}
+        unseen = evaluation.accuracy_table(faces.labels[~copies], rest)
+    return {
+        "images": len(faces),
+        "tasks": tasks,
+        "copies": None if copies is None else int(copies.sum()),
+        "unseen": unseen,
+        "classes": {
+            task: evaluation.class_table(faces.labels, probabilities, task) for task in tasks.index
+        },
+        "groups": {
+            task: groups.group_table(faces.labels, probabilities, task, args.by)
+            for task in tasks.index
+            if args.by not in (None, task)
+        },
+    }
+
+
+def _as_json(args, scores: Mapping) -> dict:
+    unseen = scores["unseen"]
+    recalls = {
+        task: {"recall": rows["recall"].dropna().to_dict()}
+        for task, rows in scores["classes"].items()
+    }
+    tasks = scores["tasks"].to_dict("index")
+    return {
+        "weights": str(args.weights),
+        "dataset": args.dataset,
+        "split": args.split,
+        "images": scores["images"],
+        "views": args.views,
+        "copies_of_training_images": scores["copies"],
+        "without_copies": None if unseen is None else unseen.to_dict("index"),
+        "tasks": {task: row | recalls[task] for task, row in tasks.items()},
+        "groups": {task: rows.to_dict("index") for task, rows in scores["groups"].items()},
+    }
+
+
+def _print_scores(scores: Mapping, by: str | None) -> None:
+    show(scores["tasks"], False)
+    if scores["copies"] is None:
+        print("\nNot searched for copies of training images, see the note.")
+    elif scores["copies"]:
+        print(f"\nWithout {scores['copies']} exact copies of training images:")
+        show(scores["unseen"], False)
+    for rows in scores["classes"].values():
+        print()
+        show(rows, False)
+    for task, rows in scores["groups"].items():
+        print(f"\naccuracy of {task} by {by}")
+        if rows.empty:
+            print("no group has 30 faces; audit --smallest takes fewer")
+        else:
+            show(rows, False)
+
+
+def audit(args) -> None:
+    """Compare groups of faces, and write the table or a model card."""
+    from fer_helpers import groups
+
+    faces, probabilities = _predict_dataset(args)
+    table = groups.audit(faces.labels, probabilities, args.smallest)
+    copies = _copies_of_training(args, faces)
+    if copies is not None and copies.any():
+        note(f"note: {copies.sum()} of the faces are also in the training split")
+    if table.empty and not args.card:  # the card says more than the groups
+        raise ValueError(_why_no_groups(args, faces))
+    if args.out:
+        _write_csv(table.round(5), args.out)
+        note(f"{len(table)} rows in {args.out}")
+    if args.card:
+        _write_card(args, faces, probabilities)
+    if args.json or not (args.out or args.card):
+        show(table if args.json else table.round(3), args.json)
+
+
+def _why_no_groups(args, faces) -> str:
+    from fer_helpers.evaluation import labelled
+
+    if any(labelled(faces.labels, task).any() for task in ("gender", "race", "age")):
+        return f"no group of {args.dataset} has {args.smallest} faces: lower --smallest"
+    return f"{args.dataset} has no labels for gender, race or age, so it has no groups to compare"
+
+
+def _write_card(args, faces, probabilities: Mapping) -> None:
+    from fer_helpers.card import model_card
+
+    names = str(args.weights), args.dataset, args.split
+    card = model_card(faces.labels, probabilities, *names, smallest=args.smallest)
+    args.card.parent.mkdir(parents=True, exist_ok=True)
+    args.card.write_text(card, encoding="utf-8")
+    note(f"card in {args.card}")
+
+
+def _predict_dataset(args, views: int = 1):
+    """Return the faces of the split asked for, and the network's probabilities for them."""
+    from fer_helpers import model, prediction
+    from fer_helpers.datasets import read_dataset
+
+    network = model.load_model(args.weights)
+    faces = read_dataset(args.dataset, args.split, data_dir=args.data_dir)
+    return faces, prediction.predict(network, faces.images, views=views)
+
+
+def _copies_of_training(args, faces):
+    """Return which faces are exact copies of training ones, bool (N,); None if not searched."""
+    import numpy as np
+
+    from fer_helpers.datasets import read_dataset
+    from fer_helpers.images import find_copies
+
+    if np.isin(faces.splits, TRAINING_SPLITS).any():
+        note("note: training faces are scored, too: this is no test")
+        return None
+    whole = read_dataset(args.dataset, data_dir=args.data_dir)
+    training = np.isin(whole.splits, TRAINING_SPLITS)
+    if not training.any():
+        note("note: no training split here to search for copies in")
+        return None
+    return find_copies(faces.images, whole.images[training])
+
+
+# ---------------------------------------------------------------------------- predict, visualize
+
+
+def predict(args) -> None:
+    """Predict photos, or crops of faces, and draw the photos that were named."""
+    from fer_helpers import model, photos
+
+    files = photos.image_files(args.paths)
+    network = model.load_model(args.weights)
+    run = photos.predict_crops if args.no_detect else photos.predict_photos
+    table = run(network, files, args.attributes)
+    if args.out:
+        _write_csv(table, args.out)
+        failed = int((table["error"] != "").sum())
+        note(f"{len(table)} rows in {args.out}, {failed} with an error")
+    if args.json or not args.out:
+        show(table if args.json else _brief(table), args.json)
+    if not args.no_detect:
+        # A picture for each photo that was named; for a folder of thousands there is the table.
+        _draw_photos(table, [file for file in files if file in args.paths], args.figures)
+
+
+def _brief(table):
+    """Return the most probable classes, and the probability of the emotion."""
+    tasks = [task for task in TASKS if task in table]
+    brief = table[["path", *tasks, "error"]]
+    if "emotion" in tasks:  # without any face there is no prediction
+        brief.insert(2, "probability", table.filter(like="emotion_").max(axis=1))
+    return brief
+
+
+def _draw_photos(table, files: list[Path], folder: Path) -> None:
+    from fer_helpers import photos, plots
+
+    for file in files:
+        rows = table[(table["path"] == str(file)) & (table["error"] == "")]
+        if rows.empty:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        # a/portrait.jpg and b/portrait.jpg are two pictures.
+        same = [other for other in files if other.stem.lower() == file.stem.lower()]
+        number = f"-{same.index(file) + 1}" if len(same) > 1 else ""
+        target = folder / f"{file.stem}-faces{number}.png"
+        plots.save(plots.photo(photos.open_photo(file), rows), target)
+        note(f"drawn in {target}")
+
+
+def visualize(args) -> None:
+    """Draw a typical prediction of each emotion."""
+    from fer_helpers import evaluation, model, plots, prediction
+    from fer_helpers.datasets import load_training_data
+
+    trained = Path("results") / args.dataset / "model.keras"
+    weights = args.weights or (trained if trained.is_file() else args.dataset)
+    network = model.load_model(weights)
+    _, (X, y) = load_training_data(args.dataset, args.data_dir)
+    if not evaluation.labelled(y, "emotion").any():
+        raise ValueError(
+            f"{args.dataset} has no emotion labels to draw samples of: choose another --dataset"
+        )
+    paths = plots.save_prediction_samples(X, y, prediction.predict(network, X), args.out)
+    if args.json:
+        print(json.dumps([str(path) for path in paths]))
+    else:
+        print(*paths, sep="\n")
+
+
+# ---------------------------------------------------------------------------- export
+
+
+def export(args) -> None:
+    """Write a network as one file that runs without Keras."""
+    from fer_helpers.export import SUFFIXES, export
+    from fer_helpers.model import load_model
+
+    # Beside a network of your own: those of two runs are both called model.keras.
+    name = Path("results", args.weights) if args.weights in DATASETS else Path(args.weights)
+    out = args.out or name.with_name(f"{name.stem}{'-int8' * args.int8}{SUFFIXES[args.format]}")
+    network = load_model(args.weights)
+    # The converters have no steps that a bar could count.
+    print(f"converting {args.weights}: up to a minute", file=sys.stderr, flush=True)
+    report = export(network, out, args.format, args.int8, args.dataset, args.data_dir)
+    if args.json:
+        print(json.dumps(report, indent=1))
+        return
+    print(f"{out}: {report['bytes']:,} bytes (weights in float32: {report['float32_bytes']:,})")
+    print(f"greatest difference from Keras on {report['images']} {args.dataset} images: ", end="")
+    print(f"{report['difference']:.2g}")
+    for task, row in report["accuracy"].items():
+        print(f"accuracy {task:<8}Keras {row['keras']:.3f}  exported {row['exported']:.3f}")

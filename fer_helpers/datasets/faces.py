@@ -1,0 +1,58 @@
+"""What every reader returns: faces with their labels, and messages about them."""
+
+import functools
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Skipped = list[tuple[str, str]]
+
+
+@dataclass
+class Faces:
+    """Faces of one data set, with their labels.
+
+    Attributes
+    ----------
+    images
+        uint8 (N, S, S, 1), 0 black to 255 white; may be a read-only memory map.
+    labels
+        float32 (N, 18), the label rows of `fer_helpers.labels`.
+    paths
+        str (N,), the name of each face inside its source.
+    splits
+        str (N,), the data set's own word for the split that each face belongs to.
+    skipped
+        Pairs (path, reason), one for each file or row that could not be used.
+    notes
+        Sentences about the data set as a whole.
+
+    Raises
+    ------
+    ValueError
+        Images, labels, paths and splits of different length.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    paths: np.ndarray
+    splits: np.ndarray
+    skipped: Skipped = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        lengths = {
+            name: len(getattr(self, name)) for name in ("images", "labels", "paths", "splits")
+        }
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"a data set's arrays differ in length: {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@functools.cache
+def note(text: str) -> None:
+    """Print a message on stderr, once per session."""
+    print(text, file=sys.stderr, flush=True)

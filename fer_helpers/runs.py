@@ -1,0 +1,366 @@
+"""A run: train epoch by epoch, keep the best epoch, and go on where the run stopped."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from fer_helpers.backend import keras
+from fer_helpers.batches import FaceBatches
+from fer_helpers.checkpoints import (
+    check_settings,
+    in_float32,
+    inner_optimizer,
+    replace_file,
+    run_settings,
+    write_settings,
+)
+from fer_helpers.distributed import check_agreement, process_info, undistributed
+from fer_helpers.labels import OUTPUTS
+
+# A learning rate that falls is multiplied by this.
+RATE_FACTOR = 0.3
+
+
+def read_history(out_dir: str | Path) -> pd.DataFrame:
+    """Return the history of a run: one row per finished epoch.
+
+    Parameters
+    ----------
+    out_dir
+        Folder that `fit` or `train` wrote to.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Column ``epoch``, counted from 1, the losses and metrics of training and, with the
+        prefix ``val_``, of validation, and ``learning_rate``. Without rows before the first
+        epoch is finished, or if there is no run in the folder.
+
+    Raises
+    ------
+    ValueError
+        ``history.csv`` is not a table, or has no column ``epoch``.
+    """
+    path = Path(out_dir) / "history.csv"
+    if not path.is_file():
+        return pd.DataFrame({"epoch": []})
+    try:
+        history = pd.read_csv(path)
+    except ValueError as error:  # from pandas, which does not name the file
+        raise ValueError(f"{path} is not a table: {error}") from error
+    if "epoch" not in history:
+        raise ValueError(f"{path} has no column 'epoch': was it saved by another program?")
+    return history
+
+
+def fit(
+    model: keras.Model,
+    train: FaceBatches,
+    validation: FaceBatches,
+    epochs: int,
+    out_dir: str | Path,
+    monitor: str = "val_emotion_output_accuracy",
+    patience: int | None = 8,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> pd.DataFrame:
+    """Train a compiled model, or go on with a run that was interrupted.
+
+    The learning rate falls to three tenths whenever `monitor` has not improved for a quarter
+    of `patience` epochs. After `patience` epochs without improvement training stops early, and
+    a line says so. Writes to `out_dir`:
+
+    - ``model.keras``: the best epoch by `monitor`, the first one if several are equal, in
+      float32, without the optimizer; the averaged weights if the optimizer averages them;
+    - ``history.csv``: one row per epoch;
+    - ``settings.json``: what the run depends on, images and labels as digests;
+    - ``resume-N.weights.h5``: all that is needed to go on after epoch N.
+
+    Called again with the same `out_dir`, it goes on after the last finished epoch with the
+    same batches, learning rate and dropout as if the run had not been interrupted.
+
+    Parameters
+    ----------
+    model
+        Compiled, for instance by `compile_model`. Afterwards it has the weights of the last
+        epoch, and the learning rate that it came with.
+    train, validation
+        Made by `generate_images`, or `mixed_batches` for training.
+    epochs
+        Epochs in total, including those of an interrupted run.
+    out_dir
+        Folder of this run; made if missing.
+    monitor
+        A column of the history. The greatest value is best if its name contains "accuracy",
+        otherwise the least.
+    patience
+        Epochs without improvement, at least 1, before training stops. It may change between
+        two calls. None: never stop early and leave the learning rate alone, for an optimizer
+        with a schedule.
+    callbacks
+        More Keras callbacks, for instance ``keras.callbacks.TensorBoard(folder)``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The history, see `read_history`.
+
+    Raises
+    ------
+    ValueError
+        `out_dir` holds a run with another network, optimizer, loss, loss weights, monitor,
+        images, labels, batch size or seed; a file there is damaged or was written by another
+        version; `patience` is given with a learning rate schedule; the devices cannot share
+        the batches evenly; the history has no `monitor`; the weights contain NaN.
+    FileNotFoundError
+        `out_dir` has a history, but not the files that are needed to go on from it.
+    OSError
+        No room, or no permission to write.
+    """
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    rank = process_info()[0]
+    _share_batches(model, train, validation)
+    if rank == 0:
+        for left in out_dir.glob(".writing-*"):
+            left.unlink(missing_ok=True)  # from a run that was killed
+    history = read_history(out_dir)
+    done = len(history)
+    check_agreement(done, "histories of epochs")
+    check_agreement(len(train.images), "images")
+    settings = run_settings(model, train, validation, monitor)
+    rate = settings["optimizer"]["learning_rate"]
+    _check_patience(patience, rate)
+    run = _Run(out_dir, history, monitor, patience, train)
+    try:
+        if done:
+            check_settings(out_dir, settings)
+            run.restore(model)
+        elif rank == 0:
+            write_settings(out_dir, settings)
+        # Another run of this network may have stopped early.
+        model.stop_training = run.is_over()
+        if done < epochs and not model.stop_training:
+            averages = inner_optimizer(model.optimizer).use_ema
+            model.fit(
+                train,
+                validation_data=validation,
+                initial_epoch=done,
+                epochs=epochs,
+                verbose=0,
+                # The batches are shuffled already; Keras would shuffle their order by Python's
+                # global random state, which an interrupted run does not get back.
+                shuffle=False,
+                callbacks=[
+                    # What is validated is kept: the network then holds the averaged weights.
+                    keras.callbacks.LambdaCallback(on_test_end=run.keep_validated),
+                    *callbacks,
+                    *([keras.callbacks.SwapEMAWeights()] * averages),
+                    run,
+                    *([_Progress(epochs)] * (rank == 0)),
+                ],
+            )
+    finally:
+        if isinstance(rate, float):  # it fell in this run, and the next one starts with it
+            model.optimizer.learning_rate = rate
+    if rank != 0:  # rank 0 may still be writing the file
+        return pd.DataFrame(run.rows)
+    run.report(done, epochs)
+    return read_history(out_dir)
+
+
+def _share_batches(model: keras.Model, train: FaceBatches, validation: FaceBatches) -> None:
+    """Tell the batches how many devices share each of them."""
+    _, _, devices = process_info()
+    strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's, see `on_all_gpus`
+    devices = max(devices, strategy.num_replicas_in_sync if strategy else 1)
+    train.devices = validation.devices = devices
+    if train.batch_size % devices:
+        raise ValueError(f"batch_size {train.batch_size} cannot be shared by {devices} devices")
+
+
+def _check_patience(patience: int | None, rate) -> None:
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience must be at least 1 epoch, or None, not {patience}")
+    if patience is not None and not isinstance(rate, float):
+        raise ValueError(
+            "the optimizer has a learning rate schedule, which patience would interfere with: "
+            "give fit patience=None, or the optimizer a number"
+        )
+
+
+def best_epoch(values: Sequence[float], monitor: str) -> int:
+    """Return the epoch, counted from 1, with the best value; 0 if there is none.
+
+    Parameters
+    ----------
+    values
+        What `monitor` was in each epoch. The first of equal values is best, and NaN never is.
+    monitor
+        The greatest value is best if this name contains "accuracy", otherwise the least.
+    """
+    sign = 1 if "accuracy" in monitor else -1
+    best, found = -np.inf, 0
+    for epoch, value in enumerate(values, 1):
+        if sign * value > best:
+            best, found = sign * value, epoch
+    return found
+
+
+def rate_falls(waited: int, patience: int | None) -> bool:
+    """Return whether the learning rate falls after `waited` epochs without improvement."""
+    return patience is not None and waited > 0 and waited % max(patience // 4, 1) == 0
+
+
+def stops_early(waited: int, patience: int | None) -> bool:
+    """Return whether training stops after `waited` epochs without improvement."""
+    return patience is not None and waited >= patience
+
+
+class _Run(keras.callbacks.Callback):
+    """Chooses the best epoch and writes the files of a run.
+
+    An epoch counts once it has a row in history.csv, and all choices follow from these rows,
+    so an interrupted run chooses as a whole one does.
+    """
+
+    def __init__(self, out_dir, history, monitor, patience, train):
+        super().__init__()
+        self.out_dir, self.monitor, self.patience = out_dir, monitor, patience
+        self.train_batches = train
+        self.rows = history.to_dict("records")
+        self.best = None
+
+    def best_epoch(self) -> int:
+        return best_epoch([row[self.monitor] for row in self.rows], self.monitor)
+
+    def waited(self) -> int:
+        """Return the number of epochs since the best one."""
+        return len(self.rows) - self.best_epoch()
+
+    def is_over(self) -> bool:
+        """Return whether the run stops, or has stopped, early."""
+        return stops_early(self.waited(), self.patience)
+
+    def report(self, done: int, epochs: int) -> None:
+        """Print why a call that began after `done` epochs did not train all that was asked for."""
+        if self.is_over() and len(self.rows) < epochs:
+            print(
+                f"stopped early after {len(self.rows)} of {epochs} epochs: {self.monitor} has not "
+                f"improved for {self.waited()} epochs. A longer patience would train on",
+                flush=True,
+            )
+        elif len(self.rows) == done:
+            print(f"{self.out_dir} has {done} epochs already: nothing was trained", flush=True)
+
+    def _resume_file(self, epoch: int) -> Path:
+        return self.out_dir / f"resume-{epoch}.weights.h5"
+
+    def restore(self, model: keras.Model) -> None:
+        if not model.optimizer.built:  # float16's loss scaling would add its numbers twice
+            model.optimizer.build(model.trainable_variables)
+        path = self._resume_file(len(self.rows))
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{self.out_dir} has a history of {len(self.rows)} epochs but no {path.name} to "
+                "go on from: train into an empty folder"
+            )
+        try:
+            with warnings.catch_warnings():
+                # Keras only warns about some weights that it has no place for.
+                warnings.simplefilter("error", UserWarning)
+                model.load_weights(path)
+        except (ValueError, KeyError, OSError, UserWarning) as error:
+            raise ValueError(
+                f"{path} cannot be loaded into this model ({error}): train into an empty folder"
+            ) from error
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Keras also ends an epoch of the batches when it only begins to fit.
+        self.train_batches.set_epoch(epoch)
+        seed_layers(self.model, self.train_batches.seed, epoch)
+
+    def keep_validated(self, logs=None):
+        self.validated = self.model.get_weights()
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()}
+        optimizer = self.model.optimizer
+        rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        row["learning_rate"] = rate
+        if self.monitor not in row:
+            raise ValueError(f"no {self.monitor!r} in the history: choose from {sorted(row)}")
+        if not all(np.isfinite(weights).all() for weights in self.validated):
+            raise ValueError(
+                f"the weights contain NaN or infinity in epoch {epoch + 1} (loss {row['loss']}): "
+                "take a lower learning rate or smaller loss weights, and look for NaN in the data"
+            )
+        self.rows.append(row)
+        if rate_falls(self.waited(), self.patience):
+            optimizer.learning_rate = rate * RATE_FACTOR
+        self.model.stop_training |= self.is_over()
+        if process_info()[0] == 0:
+            with undistributed():
+                self.write()
+
+    def write(self) -> None:
+        epoch = len(self.rows)
+        if self.best_epoch() == epoch:
+            if self.best is None:  # once per run: it takes as long as a short epoch
+                self.best = in_float32(self.model, self.validated)
+            self.best.set_weights(self.validated)
+            replace_file(self.out_dir / "model.keras", self.best.save)
+        replace_file(self._resume_file(epoch), self.model.save_weights)
+        table = pd.DataFrame(self.rows)
+        replace_file(self.out_dir / "history.csv", lambda path: table.to_csv(path, index=False))
+        for old in self.out_dir.glob("resume-*.weights.h5"):
+            if old != self._resume_file(epoch):
+                old.unlink()
+
+
+def seed_layers(model: keras.Model, *seed: int) -> None:
+    """Make everything the layers draw next depend on `seed` alone, such as (seed, epoch).
+
+    Parameters
+    ----------
+    model
+        Each of its random layers, Keras' own and those inside other layers included, gets a
+        sequence of its own.
+    seed
+        Whole numbers of at least 0.
+    """
+    states = [state for state in model.variables if state.name == "seed_generator_state"]
+    for number, state in enumerate(states):
+        drawn = np.random.SeedSequence([*seed, number]).generate_state(2)
+        state.assign(drawn.astype(state.dtype))
+
+
+class _Progress(keras.callbacks.Callback):
+    """Shows a bar within each epoch, and prints a line after it."""
+
+    # Otherwise Keras waits for the numbers of each step before it begins the next one.
+    async_safe = True
+
+    def __init__(self, epochs: int):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.bar = tqdm(
+            total=self.params["steps"], desc=f"epoch {epoch + 1}/{self.epochs}", leave=False
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.close()
+        words = [f"epoch {epoch + 1:>3}/{self.epochs}", f"loss {logs['loss']:.3f}"]
+        for task, output in OUTPUTS.items():
+            accuracy = logs.get(f"val_{output}_accuracy")
+            if accuracy is not None:
+                words.append(f"{task} {accuracy:.3f}")
+        print("  ".join(words), flush=True)

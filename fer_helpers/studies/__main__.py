@@ -1,0 +1,104 @@
+"""The commands of the studies: ``python -m fer_helpers.studies COMMAND``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fer_helpers import commands
+from fer_helpers.cli import BACKBONE_HELP, add_command, add_data_dir, positive, run
+
+EXAMPLES = """examples:
+  python -m fer_helpers.studies recipe open-data --seed 0
+  python -m fer_helpers.studies recipe from-labels --backbone compact --epochs 4
+  python -m fer_helpers.studies multitask --seeds 5
+"""
+
+
+def recipe(args) -> None:
+    """Train on FER2013 and UTKFace together."""
+    from fer_helpers.studies.recipes import RECIPES
+
+    out = args.out or Path("results") / args.name
+    given = {"epochs": args.epochs, "backbone": args.backbone}
+    given = {name: value for name, value in given.items() if value}
+    with commands.lines_beside_json(args.json):
+        history = RECIPES[args.name](out, seed=args.seed, data_dir=args.data_dir, **given)
+    commands.show_run(history, out, args.json)
+
+
+def multitask(args) -> None:
+    """Train the arms that are missing from the table, and compare them."""
+    from fer_helpers.studies.multitask import ALONE, ARMS, EPOCHS, FACES, compare, study
+
+    runs = study(
+        args.out,
+        args.arms or tuple(ARMS),
+        range(args.seeds),
+        args.epochs or EPOCHS,
+        args.faces or FACES,
+        args.backbone,
+        args.data_dir,
+    )
+    # An arm that is alone in its table has nothing to be compared with.
+    table = compare(runs).round(4) if ALONE in set(runs["arm"]) else runs
+    commands.show(table, args.json)
+
+
+def _add_recipe(subparsers) -> None:
+    text = "Train on FER and UTKFACE together: open-data is how the shipped weights were made."
+    sub = add_command(subparsers, recipe, text)
+    sub.add_argument(
+        "name",
+        choices=("open-data", "from-labels"),
+        help="open-data: two teachers, then the network that they teach, which takes a GPU; "
+        "from-labels: one network without teachers",
+    )
+    sub.add_argument(
+        "--epochs",
+        type=positive,
+        help="epochs of from-labels (default 36), or of the first round of open-data (78)",
+    )
+    sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+    sub.add_argument("--backbone", help="deep (the default), compact, wide or paper")
+    sub.add_argument("--out", type=Path, help="folder of the run (default results/NAME)")
+    add_data_dir(sub)
+
+
+def _add_multitask(subparsers) -> None:
+    text = "Train with one head and with four, seed by seed: the runs of notebook 08."
+    sub = add_command(subparsers, multitask, text)
+    sub.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms, by name")
+    sub.add_argument("--seeds", type=positive, default=5, help="seeds 0 to N-1 (default 5)")
+    sub.add_argument("--epochs", type=positive, help="epochs of each run (default 6)")
+    sub.add_argument("--faces", type=positive, help="of FER2013 to train on (default 14000)")
+    sub.add_argument("--backbone", default="compact", help=BACKBONE_HELP)
+    add_data_dir(sub)
+    sub.add_argument(
+        "--out",
+        type=Path,
+        metavar="CSV",
+        default=Path("data/results/multitask_runs.csv"),
+        help="a row per run; runs in this table are not repeated (default data/results/...)",
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fer_helpers.studies",
+        description="The long runs behind the shipped weights and notebook 08.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_recipe(subparsers)
+    _add_multitask(subparsers)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command of the studies, as `fer_helpers.cli.main` runs those of the course."""
+    return run(_parser(), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""RAF-DB, as its owners ship it and as Kaggle's folders."""
+
+from pathlib import Path
+
+import pytest
+
+from fer_helpers.datasets import Faces, read_dataset
+from fer_helpers.labels import BLOCKS, TASKS, decode_labels
+from trees import (
+    RAF_ATTRIBUTES,
+    RAF_LABELS,
+    picture,
+    raf_attributes,
+    raf_contents,
+    raf_tree,
+    same,
+    write,
+    zipped,
+)
+
+
+def check_raf(faces: Faces, attributes: bool = True) -> None:
+    assert len(faces) == 8
+    assert faces.splits.tolist() == ["train"] * 7 + ["test"]
+    named = decode_labels(faces.labels)
+    for row, stem in enumerate(
+        sorted(RAF_LABELS, key=lambda stem: (stem.startswith("test"), stem))
+    ):
+        assert stem in faces.paths[row]
+        assert named["emotion"][row] == TASKS["emotion"][RAF_LABELS[stem] - 1]
+        for task, code in zip(("gender", "race", "age"), RAF_ATTRIBUTES[stem], strict=True):
+            block = faces.labels[row, BLOCKS[task]]
+            assert block.sum() == attributes
+            assert not attributes or block[code] == 1
+
+
+@pytest.mark.parametrize("form", ["unpacked", "packed", "zip of packed", "zip of unpacked"])
+def test_raf_official(tmp_path, form):
+    tree = raf_tree(packed=form.endswith(" packed") or form == "packed")
+    if form == "packed":
+        tree["basic/Image/original.zip"] = zipped({"original/train_00001.jpg": picture(99)})
+    write(tmp_path / "RAFDB", {"my download.zip": zipped(tree)} if "zip" in form else tree)
+    faces = read_dataset("RAFDB", data_dir=tmp_path)
+    check_raf(faces)
+    assert not faces.skipped
+    write(tmp_path / "plain/RAFDB", raf_tree(packed=False))
+    same(faces, read_dataset("RAFDB", data_dir=tmp_path / "plain"))
+    assert len(read_dataset("RAFDB", "train", data_dir=tmp_path)) == 7
+    with pytest.raises(ValueError, match="RAFDB has no split 'validation': choose one of all"):
+        read_dataset("RAFDB", "validation", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("zip_it", [False, True])
+def test_raf_kaggle(tmp_path, capsys, zip_it):
+    _, images, _ = raf_contents()
+    tree = {
+        f"DATASET/{name.split('_')[0]}/{RAF_LABELS[name[:-12]]}/{name}": content
+        for name, content in images.items()
+    }
+    tree["train_labels.csv"] = b"image,label\ntrain_00001_aligned.jpg,1\n"
+    write(tmp_path / "RAFDB", {"archive.zip": zipped(tree)} if zip_it else tree)
+    check_raf(read_dataset("RAFDB", data_dir=tmp_path), attributes=False)
+    assert "no labels of gender, race and age" in capsys.readouterr().err
+
+
+def test_raf_without_annotations_keeps_emotions(tmp_path):
+    tree = {n: c for n, c in raf_tree(packed=False).items() if "manual" not in n}
+    write(tmp_path / "RAFDB", tree)
+    check_raf(read_dataset("RAFDB", data_dir=tmp_path), attributes=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (raf_attributes(3, 0, 0), "gender '3' is not 0 to 2"),
+        (raf_attributes(0, 3, 0), "race '3' is not 0 to 2"),
+        (raf_attributes(0, 0, 5), "age '5' is not 0 to 4"),
+        (raf_attributes("x", 0, 0), "gender 'x'"),
+        (raf_attributes(0, 0, ""), "7 lines, not 8"),
+        ("", "0 lines, not 8"),
+        (None, "no annotation"),
+    ],
+)
+def test_raf_bad_annotation_costs_only_the_attributes(tmp_path, text, reason):
+    tree = raf_tree(packed=False)
+    name = "basic/Annotation/manual/train_00002_manu_attri.txt"
+    del tree[name]
+    write(tmp_path / "RAFDB", tree | ({name: text} if text is not None else {}))
+    faces = read_dataset("RAFDB", data_dir=tmp_path)
+    assert len(faces.skipped) == 1
+    assert reason in faces.skipped[0][1]
+    assert faces.labels[1].sum() == 1
+    assert faces.labels[0].sum() == 4
+
+
+@pytest.mark.parametrize("line", ["train_00008.jpg 8", "train_0001.jpg 2", "test_0002.jpg 19"])
+def test_raf_compound_subset_is_named(tmp_path, line):
+    tree = raf_tree(packed=False)
+    tree["basic/EmoLabel/list_patition_label.txt"] += line + "\n"
+    write(tmp_path / "RAFDB", tree)
+    with pytest.raises(ValueError, match=r"label\.txt:9: .* compound subset .* use 'basic'"):
+        read_dataset("RAFDB", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "stem", "message"),
+    [
+        ("8", "train_00001", "compound subset"),
+        ("1", "train_0001", "compound subset"),
+        ("happy", "train_00001", "label 'happy' of train_00001 is not 1 to 7"),
+        ("0", "train_00001", "label '0'"),
+    ],
+)
+def test_raf_unknown_class_folder(tmp_path, folder, stem, message):
+    write(tmp_path / "RAFDB", {f"train/{folder}/{stem}_aligned.jpg": picture(0)})
+    with pytest.raises(ValueError, match=message):
+        read_dataset("RAFDB", data_dir=tmp_path)
+
+
+def test_raf_bad_lines_and_missing_images_are_listed(tmp_path):
+    tree = raf_tree(packed=False)
+    tree["basic/EmoLabel/list_patition_label.txt"] += (
+        "train_00009.jpg x\nrubbish\n\ntrain_00010.jpg 0\ntrain_00011.jpg 3\n"
+    )
+    write(tmp_path / "RAFDB", tree)
+    faces = read_dataset("RAFDB", data_dir=tmp_path)
+    assert len(faces) == 8
+    places = [path.rsplit("/", 1)[-1] for path, _ in faces.skipped]
+    name = "list_patition_label.txt"
+    assert places == [f"{name}:9", f"{name}:10", f"{name}:12", "train_00011"]
+
+
+def test_raf_labels_go_with_the_name_past_a_damaged_file(tmp_path):
+    tree = raf_tree(packed=False) | {"basic/Image/aligned/train_00002_aligned.jpg": b"x"}
+    write(tmp_path / "RAFDB", tree)
+    faces = read_dataset("RAFDB", data_dir=tmp_path)
+    assert len(faces) == 7
+    for path, row in zip(faces.paths, faces.labels, strict=True):
+        stem = Path(path).name.removesuffix("_aligned.jpg")
+        assert row[BLOCKS["emotion"]].argmax() == RAF_LABELS[stem] - 1
+        attributes = [row[BLOCKS[task]].argmax() for task in ("gender", "race", "age")]
+        assert tuple(attributes) == RAF_ATTRIBUTES[stem]
+
+
+def test_raf_labels_without_images(tmp_path):
+    write(
+        tmp_path / "RAFDB",
+        {"basic/EmoLabel/list_patition_label.txt": "train_00001.jpg 5\n"},
+    )
+    with pytest.raises(FileNotFoundError, match=r"put Image/aligned\.zip"):
+        read_dataset("RAFDB", data_dir=tmp_path)
+
+
+def test_raf_labels_of_other_images(tmp_path):
+    tree = raf_tree(packed=False)
+    tree["basic/EmoLabel/list_patition_label.txt"] = "train_00500.jpg 5\n"
+    write(tmp_path / "RAFDB", tree)
+    with pytest.raises(ValueError, match="no line names one of the aligned images"):
+        read_dataset("RAFDB", data_dir=tmp_path)
+
+
+def test_raf_label_list_without_a_good_line(tmp_path):
+    tree = raf_tree(packed=False)
+    tree["basic/EmoLabel/list_patition_label.txt"] = "nothing here\n"
+    write(tmp_path / "RAFDB", tree)
+    with pytest.raises(ValueError, match=r"list_patition_label\.txt: no line is like"):
+        read_dataset("RAFDB", data_dir=tmp_path)
+
+
+def test_inner_zip_cut_off(tmp_path):
+    tree = raf_tree(packed=True)
+    tree["basic/Image/aligned.zip"] = tree["basic/Image/aligned.zip"][:-30]
+    write(tmp_path / "RAFDB", {"raf.zip": zipped(tree)})
+    with pytest.raises(ValueError, match=r"raf\.zip/basic/Image/aligned\.zip is not a whole zip"):
+        read_dataset("RAFDB", data_dir=tmp_path)

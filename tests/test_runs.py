@@ -1,0 +1,469 @@
+"""A run: learning, choosing the best epoch, and going on where it stopped."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import tiny
+from fer_helpers import runs
+from fer_helpers.batches import batches_of, mixed_batches
+from fer_helpers.labels import encode_labels
+from fer_helpers.model import load_model
+from fer_helpers.runs import (
+    best_epoch,
+    fit,
+    rate_falls,
+    read_history,
+    seed_layers,
+    stops_early,
+)
+from fer_helpers.training import compile_model
+
+ACCURACY = "val_emotion_output_accuracy"
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return tiny.faces()
+
+
+def compiled(network, optimizer=None, **options):
+    options = {"tasks": ("emotion",)} | options
+    return compile_model(network, optimizer=optimizer or keras.optimizers.Adam(0.01), **options)
+
+
+def fresh_copy(network):
+    """Return a function that puts a compiled network back to where it is now."""
+    network.optimizer.build(network.trainable_variables)
+    variables = [*network.variables, *network.optimizer.variables]
+    begun = [np.array(variable) for variable in variables]
+
+    def fresh():
+        for variable, value in zip(variables, begun, strict=True):
+            variable.assign(value)
+        return network
+
+    return fresh
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """One compiled network for all tests, untrained each time it is asked for."""
+    keras.utils.set_random_seed(0)
+    return fresh_copy(compiled(tiny.build()))
+
+
+def batches(faces):
+    return batches_of(*faces, 16, True), batches_of(*faces, 64)
+
+
+@pytest.fixture(scope="module")
+def four_epochs(fresh, faces, tmp_path_factory):
+    """The folder of a run of four epochs, not interrupted."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    fit(fresh(), *batches(faces), 4, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_epoch(fresh, faces, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "one"
+    fit(fresh(), *batches(faces), 1, folder)
+    return folder
+
+
+@pytest.fixture
+def begun(one_epoch, tmp_path):
+    """A copy of a run that was interrupted after its first epoch."""
+    return shutil.copytree(one_epoch, tmp_path / "begun")
+
+
+def said(name, values):
+    """A callback that puts values of one's own into the history."""
+    return keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update({name: values[epoch]})
+    )
+
+
+@pytest.mark.parametrize(
+    ("monitor", "values", "best"),
+    [
+        ("val_emotion_output_accuracy", [0.2, 0.7, 0.5], 2),
+        ("val_loss", [0.2, 0.1, 0.5], 2),
+        ("val_emotion_output_accuracy", [0.2, 0.7, 0.7], 2),  # the first of equal ones
+        ("val_loss", [2, 2], 1),
+        ("val_loss", [np.nan, 3.0, np.nan, 2.0, np.nan], 4),
+        ("val_loss", [np.nan, np.nan], 0),
+        ("val_emotion_output_accuracy", [0, 0], 1),
+        ("val_loss", [], 0),
+    ],
+)
+def test_the_best_epoch_is_the_first_with_the_best_value(monitor, values, best):
+    assert best_epoch(values, monitor) == best
+
+
+def test_the_rate_falls_every_quarter_of_the_patience_and_training_stops_after_it():
+    assert [waited for waited in range(10) if rate_falls(waited, 8)] == [2, 4, 6, 8]
+    assert [waited for waited in range(4) if rate_falls(waited, 3)] == [1, 2, 3]
+    assert [waited for waited in range(10) if stops_early(waited, 8)] == [8, 9]
+    assert not any(rate_falls(waited, None) or stops_early(waited, None) for waited in range(50))
+
+
+def test_training_learns_and_keeps_the_best_epoch(fresh, faces, tmp_path, capsys):
+    history = fit(fresh(), *batches(faces), 6, tmp_path)
+    assert history["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    best = history[ACCURACY].max()
+    assert best > 0.9
+    X, y = faces
+    predicted = load_model(tmp_path / "model.keras").predict_on_batch(X)[0].argmax(axis=1)
+    assert (predicted == y[:, :7].argmax(axis=1)).mean() == pytest.approx(best, abs=0.02)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    row = history.iloc[1]
+    assert lines[1] == f"epoch   2/6  loss {row['loss']:.3f}  emotion {row[ACCURACY]:.3f}"
+
+
+def test_an_equal_epoch_does_not_replace_the_best_one(fresh, faces, begun):
+    best = (begun / "model.keras").read_bytes()
+    value = read_history(begun)[ACCURACY][0]
+    fit(fresh(), *batches(faces), 2, begun, callbacks=[said(ACCURACY, {1: value})])
+    assert (begun / "model.keras").read_bytes() == best
+
+
+def test_a_better_epoch_replaces_the_best_one_after_an_interruption(fresh, faces, begun):
+    best = (begun / "model.keras").read_bytes()
+    fit(fresh(), *batches(faces), 2, begun, callbacks=[said(ACCURACY, {1: 1.5})])
+    assert (begun / "model.keras").read_bytes() != best
+
+
+def test_a_run_that_stopped_early_does_not_stop_the_next_one(fresh, faces, tmp_path):
+    same = said(ACCURACY, [0.5] * 9)
+    model = fresh()
+    assert len(fit(model, *batches(faces), 9, tmp_path / "1", patience=1, callbacks=[same])) == 2
+    assert len(fit(model, *batches(faces), 1, tmp_path / "2", patience=1)) == 1
+
+
+def test_a_run_whose_weights_are_lost_says_so(fresh, faces, tmp_path):
+    model = fresh()
+    head = model.get_layer("emotion_logits")
+    spoiling = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: head.bias.assign(np.full(7, np.nan))
+    )
+    with pytest.raises(ValueError, match="weights contain NaN or infinity in epoch 1"):
+        fit(model, *batches(faces), 2, tmp_path, callbacks=[spoiling])
+    assert not (tmp_path / "history.csv").exists()
+
+
+def test_a_history_of_another_program_is_named(tmp_path):
+    assert len(read_history(tmp_path)) == 0
+    path = tmp_path / "history.csv"
+    for text, message in (("", "is not a table"), ("epoch;loss\n1;2\n", "no column 'epoch'")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"history\.csv .*{message}"):
+            read_history(tmp_path)
+
+
+def test_an_epoch_without_a_number_is_not_the_best(fresh, faces, tmp_path):
+    """Not the first, and not in the way of those that follow."""
+    nothing = said("val_loss", {0: np.nan})
+    fit(fresh(), *batches(faces), 1, tmp_path, "val_loss", callbacks=[nothing])
+    assert not (tmp_path / "model.keras").exists()
+    history = fit(fresh(), *batches(faces), 3, tmp_path, "val_loss")
+    kept = fresh()
+    kept.set_weights(load_model(tmp_path / "model.keras").get_weights())
+    scores = kept.evaluate(batches(faces)[1], verbose=0, return_dict=True)
+    assert scores["loss"] == pytest.approx(history["val_loss"].min(), rel=1e-3)
+
+
+def test_what_fit_refuses(fresh, faces, begun, tmp_path):
+    with pytest.raises(ValueError, match="no 'val_emotion_acuracy' in the history: choose from"):
+        fit(fresh(), *batches(faces), 1, tmp_path / "name", "val_emotion_acuracy", patience=None)
+    with pytest.raises(ValueError, match="patience must be at least 1 epoch, or None, not 0"):
+        fit(fresh(), *batches(faces), 1, tmp_path / "patience", patience=0)
+    (begun / "resume-1.weights.h5").write_bytes(b"no HDF5")
+    with pytest.raises(ValueError, match=r"resume-1\.weights\.h5 cannot be loaded"):
+        fit(fresh(), *batches(faces), 2, begun)
+    (begun / "resume-1.weights.h5").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no resume-1\.weights\.h5 to go on from"):
+        fit(fresh(), *batches(faces), 2, begun)
+
+
+def test_patience_and_a_schedule_do_not_go_together(faces, tmp_path):
+    schedule = keras.optimizers.schedules.CosineDecay(0.01, 100)
+    model = compiled(tiny.build(), keras.optimizers.SGD(schedule))
+    with pytest.raises(ValueError, match="give fit patience=None"):
+        fit(model, *batches(faces), 1, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_run_ends_as_if_it_had_not_been(faces, four_epochs, tmp_path):
+    """With networks built anew, as in another process: their layers have other names."""
+    whole = read_history(four_epochs)
+    for epochs in (2, 4):
+        keras.utils.set_random_seed(0)
+        history = fit(compiled(tiny.build()), *batches(faces), epochs, tmp_path)
+    pd.testing.assert_frame_equal(history, whole, rtol=1e-4)
+    assert len(list(tmp_path.glob("resume-*"))) == 1
+
+
+def test_a_finished_run_says_that_it_has_all_its_epochs(fresh, faces, begun, capsys):
+    before = read_history(begun)
+    capsys.readouterr()
+    model = fresh()
+    pd.testing.assert_frame_equal(fit(model, *batches(faces), 1, begun), before)
+    assert capsys.readouterr().out == f"{begun} has 1 epochs already: nothing was trained\n"
+    assert int(model.optimizer.iterations) == 8  # its weights are those of the run
+
+
+def test_a_rate_that_has_fallen_stays_so_after_an_interruption(fresh, faces, tmp_path):
+    same = said(ACCURACY, [0.5] * 4)
+    fit(fresh(), *batches(faces), 2, tmp_path, patience=4, callbacks=[same])
+    history = fit(fresh(), *batches(faces), 4, tmp_path, patience=4, callbacks=[same])
+    np.testing.assert_allclose(history["learning_rate"], [0.01, 0.01, 0.003, 0.0009], rtol=1e-5)
+
+
+def test_a_fallen_rate_is_no_other_setting_and_does_not_outlive_the_run(fresh, faces, tmp_path):
+    """The same network goes on, as in a notebook, without being compiled again."""
+    same = said(ACCURACY, [0.5] * 4)
+    model = fresh()
+    fit(model, *batches(faces), 3, tmp_path / "1", patience=4, callbacks=[same])
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
+    assert len(fit(model, *batches(faces), 4, tmp_path / "1", patience=4, callbacks=[same])) == 4
+    second = fit(model, *batches(faces), 1, tmp_path / "2", patience=4)
+    assert second["learning_rate"].tolist() == pytest.approx([0.01])
+
+
+def test_early_stopping_is_remembered_and_a_longer_patience_goes_on(fresh, faces, tmp_path, capsys):
+    same = said(ACCURACY, [0.5] * 20)
+
+    def go(patience):
+        capsys.readouterr()
+        history = fit(fresh(), *batches(faces), 20, tmp_path, "val_emotion_output_accuracy",
+                      patience, [same])  # fmt: skip
+        return len(history), capsys.readouterr().out.splitlines()
+
+    why = "stopped early after {} of 20 epochs: val_emotion_output_accuracy has not improved for "
+    done, lines = go(2)
+    assert done == 3
+    assert lines[-1] == why.format(3) + "2 epochs. A longer patience would train on"
+    assert go(2) == (3, lines[-1:])
+    done, lines = go(3)
+    assert done == 4
+    assert lines[-1].startswith(why.format(4) + "3 epochs")
+
+
+def test_a_callback_that_stops_a_run_is_not_taken_for_patience(fresh, faces, tmp_path, capsys):
+    model = fresh()
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", True)
+    )
+    assert len(fit(model, *batches(faces), 3, tmp_path, callbacks=[stop])) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def other_labels(faces):
+    return faces[0], encode_labels({"emotion": np.arange(len(faces[0])) % 3})
+
+
+def other_pixel(faces):
+    X = faces[0].copy()
+    X[-1, -1, -1] ^= 1
+    return X, faces[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("training.labels.emotion_output", lambda f: (batches_of(*other_labels(f), 16, True), 0)),
+        ("training.images", lambda f: (batches_of(*other_pixel(f), 16, True), 0)),
+        ("training.images", lambda f: (batches_of(f[0][:96], f[1][:96], 16, True), 0)),
+        ("validation.images", lambda f: (0, batches_of(*other_pixel(f), 64))),
+        ("validation.labels.emotion_output", lambda f: (0, batches_of(*other_labels(f), 64))),
+        ("training.batch_size was 16, is now 32", lambda f: (batches_of(*f, 32, True), 0)),
+        ("training.seed was 0, is now 1", lambda f: (batches_of(*f, 16, True, seed=1), 0)),
+        ("training.is_training", lambda f: (batches_of(*f, 16), 0)),
+        ("training.sources", lambda f: (mixed_batches([f], [16]), 0)),
+        ("training.changed", lambda f: (mixed_batches([f], [16], change=print), 0)),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_faces(name, change, fresh, faces, begun):
+    given = [new or old for new, old in zip(change(faces), batches(faces), strict=True)]
+    with pytest.raises(ValueError, match=rf"begun with other settings: .*{name}"):
+        fit(fresh(), *given, 2, begun)
+
+
+def other_backbone(rate=0.2, width=4):
+    def backbone(x):
+        x = keras.layers.Conv2D(width, 5, 4, activation="relu", name="cam")(x)
+        x = keras.layers.BatchNormalization(momentum=0.9)(x)
+        return keras.layers.Dropout(rate)(keras.layers.Flatten()(x))
+
+    return tiny.build(backbone=backbone)
+
+
+def without_turns():
+    network = tiny.build()
+    network.get_layer("augmentation").settings["rotation"] = 0.0
+    return network
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (r"layers.* Dropout\.rate was 0\.2, is now 0\.3", lambda: compiled(other_backbone(0.3))),
+        (r"layers.* Conv2D\.filters was 4, is now 8", lambda: compiled(other_backbone(width=8))),
+        (r"RandomFace\.rotation was 10\.0, is now 0\.0", lambda: compiled(without_turns())),
+        (r"layers\..* more\. Train into another folder", lambda: compiled(tiny.build(False))),
+        (
+            r"loss\.emotion_output\.config\.label_smoothing was 0\.0, is now 0\.1",
+            lambda: compiled(tiny.build(), label_smoothing=0.1),
+        ),
+        (
+            r"loss_weights\.age_output was 4\.0, is now 0\.0",
+            lambda: compiled(tiny.build(), loss_weights={"emotion": 2, "race": 1.5, "gender": 0.1}),
+        ),
+        (
+            r"optimizer\.learning_rate was 0\.00999\d*, is now 0\.001",
+            lambda: compiled(tiny.build(), keras.optimizers.Adam(0.001)),
+        ),
+        (
+            r"optimizer\.class was Adam, is now SGD",
+            lambda: compiled(tiny.build(), keras.optimizers.SGD(0.01)),
+        ),
+        (
+            r"optimizer\.weight_decay was None, is now 0\.1",
+            lambda: compiled(tiny.build(), keras.optimizers.Adam(0.01, weight_decay=0.1)),
+        ),
+        (
+            r"float16 was False, is now True",
+            lambda: compiled(
+                tiny.build(), keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01))
+            ),
+        ),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_network(name, change, faces, begun):
+    with pytest.raises(ValueError, match=f"begun with other settings: .*{name}"):
+        fit(change(), *batches(faces), 2, begun)
+
+
+def test_a_run_does_not_go_on_with_another_monitor(fresh, faces, begun):
+    with pytest.raises(ValueError, match="monitor was val_emotion_output_accuracy, is now val_los"):
+        fit(fresh(), *batches(faces), 2, begun, "val_loss")
+
+
+def test_the_same_run_goes_on_whatever_its_arrays_look_like_in_memory(
+    fresh, faces, begun, tmp_path
+):
+    X, y = faces
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    columns = np.asfortranarray(y)
+    assert not columns.flags["C_CONTIGUOUS"]
+    assert len(fit(fresh(), *batches((mapped, columns)), 2, begun)) == 2
+
+
+def test_nothing_is_refused_before_an_epoch_is_done(fresh, faces, begun, tmp_path):
+    (begun / "history.csv").unlink()
+    small = batches_of(*faces, 8, True), batches_of(*faces, 64)
+    assert len(fit(fresh(), *small, 1, begun)) == 1
+    assert json.loads((begun / "settings.json").read_text())["training"]["batch_size"] == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"network": "compact", "images": 128}', "written by another version"),
+        ("[]", "written by another version"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_settings_that_cannot_be_compared_are_an_error(text, message, fresh, faces, begun):
+    (begun / "settings.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"settings\.json .*{message}"):
+        fit(fresh(), *batches(faces), 2, begun)
+
+
+def test_missing_settings_are_an_error(fresh, faces, begun):
+    (begun / "settings.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no settings\.json to compare with"):
+        fit(fresh(), *batches(faces), 2, begun)
+
+
+def test_devices_share_batches_evenly(fresh, faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "process_info", lambda: (0, 1, 3))
+    with pytest.raises(ValueError, match="batch_size 16 cannot be shared by 3 devices"):
+        fit(fresh(), *batches(faces), 1, tmp_path)
+
+
+def test_only_rank_0_writes_and_talks(fresh, faces, four_epochs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "process_info", lambda: (1, 2, 2))
+    (tmp_path / ".writing-1-model.keras").touch()
+    history = fit(fresh(), *batches(faces), 1, tmp_path)
+    pd.testing.assert_frame_equal(history, read_history(four_epochs)[:1], rtol=1e-4)
+    assert [path.name for path in tmp_path.iterdir()] == [".writing-1-model.keras"]
+    assert capsys.readouterr().out == ""
+    monkeypatch.undo()
+    fit(fresh(), *batches(faces), 1, tmp_path)
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+def test_averaged_weights_are_validated_and_kept(faces, tmp_path):
+    optimizer = keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.9)
+    model = compiled(tiny.build(), optimizer)
+    latest = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: latest.extend(model.get_weights())
+    )
+    history = fit(model, *batches(faces), 1, tmp_path, callbacks=[watch])
+    kept = load_model(tmp_path / "model.keras").get_weights()
+    assert not np.allclose(kept[0], latest[0], atol=1e-5)
+    model.set_weights(kept)
+    scores = model.evaluate(batches(faces)[1], verbose=0, return_dict=True)
+    assert scores["loss"] == pytest.approx(history["val_loss"][0], rel=1e-3)
+
+
+def random_layers():
+    """Keras' own random layers, one of them inside another network, whatever their names."""
+    image = keras.Input((8, 8, 1))
+    inner = keras.Sequential([keras.layers.Dropout(0.5)])
+    x = keras.layers.RandomTranslation(0.4, 0.4)(image)
+    first, second = keras.layers.Dropout(0.5)(x), inner(x)
+    return keras.Model(image, [x, first, second])
+
+
+def test_all_random_layers_are_seeded_each_with_its_own_seed():
+    image = np.random.default_rng(0).uniform(1, 2, (4, 8, 8, 1)).astype("float32")
+
+    def draw(model, *seed):
+        seed_layers(model, *seed)
+        return [keras.ops.convert_to_numpy(out) for out in model(image, training=True)]
+
+    model = random_layers()
+    moved, first, second = draw(model, 0, 1)
+    assert np.abs(moved - image).mean() > 0.1
+    assert ((first == 0) != (second == 0)).mean() > 0.2
+    draw(model, 0, 2)
+    for again in (draw(model, 0, 1), draw(random_layers(), 0, 1)):
+        for one, other in zip(again, (moved, first, second), strict=True):
+            np.testing.assert_array_equal(one, other)
+    for other in (draw(model, 0, 2), draw(model, 1, 1), draw(model, 1, 0)):
+        assert not np.array_equal(other[0], moved)
+        assert not np.array_equal(other[1], first)
+
+
+def test_an_epoch_draws_by_seed_and_epoch(fresh, faces, tmp_path):
+    model = fresh()
+    seen = []
+    watch = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: seen.append(
+        [np.array(state) for state in model.variables if "seed" in state.path]))  # fmt: skip
+    train, validation = batches_of(*faces, 64, True, seed=3), batches_of(*faces, 64)
+    fit(model, train, validation, 2, tmp_path, callbacks=[watch])
+    for epoch in range(2):
+        seed_layers(model, 3, epoch)
+        now = [np.array(state) for state in model.variables if "seed" in state.path]
+        np.testing.assert_array_equal(seen[2 * epoch], now)
