@@ -1,10 +1,10 @@
-"""Write what the notebooks share, pack the course for Colab, give it an address.
+"""Write what the notebooks share, pack the course for Colab, publish its address.
 
     python notebooks/publish.py bars              bars, first cells, contents, minutes
     python notebooks/publish.py colab             build/fer-course.zip, to upload to Colab
     python notebooks/publish.py address OWNER/NAME   where the course is published, then bars
 
-What is written here is overwritten by the next call; everything else is left alone.
+The next call overwrites what is written here, and nothing else.
 """
 
 import argparse
@@ -19,9 +19,9 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 HERE = Path(__file__).resolve().parent
-WORDS_A_MINUTE = 130  # of prose that is also thought about
+WORDS_PER_MINUTE = 130  # of prose that takes some thought
 
-# Seconds that a run takes on two processor cores, start of the kernel included.
+# Seconds that a run takes on two processor cores, including the start of the kernel.
 SECONDS = {
     "01": 15,
     "02": 20,
@@ -34,6 +34,14 @@ SECONDS = {
     "09": 35,
     "10": 75,
 }
+
+# What is in the zip for Colab, beside the package.
+PACKED = (
+    *("notebooks/[0-9]*.ipynb", "notebooks/exercises.py", "notebooks/photo_page.py"),
+    *("notebooks/index.md", "notebooks/sample.png", "data", "LICENSE"),
+    "README.md",  # beside data/, it marks the project's folder for the package
+    "tests/benchmarks/results.json",  # notebook 10 shows it
+)
 
 FIRST = """import sys
 
@@ -49,33 +57,33 @@ check_environment()"""
 
 
 def notebooks(folder: Path) -> list[Path]:
-    """The numbered notebooks, in their order."""
+    """Return the numbered notebooks, in their order."""
     return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
 
 
 def title(path: Path) -> str:
-    """The notebook's H1, such as ``01 – Load data``."""
+    """Return the notebook's H1, such as ``01 – Load data``."""
     return re.search(r"^# (.+)$", nbformat.read(path, 4).cells[0].source, re.M)[1]
 
 
 def address(pyproject: Path) -> str | None:
-    """``https://github.com/OWNER/NAME``, None while the course has no public address."""
+    """Return ``https://github.com/OWNER/NAME``, None while the course has no public address."""
     return tomllib.loads(pyproject.read_text())["project"].get("urls", {}).get("Repository")
 
 
 def minutes(cells: list) -> int:
-    """Minutes to read a notebook, but for what this script writes."""
+    """Return the minutes to read a notebook, without what this script writes."""
     prose = (cell for cell in own(cells) if cell.cell_type == "markdown")
-    return max(round(sum(len(cell.source.split()) for cell in prose) / WORDS_A_MINUTE), 1)
+    return max(round(sum(len(cell.source.split()) for cell in prose) / WORDS_PER_MINUTE), 1)
 
 
 def own(cells: list) -> list:
-    """The cells that this script did not write."""
+    """Return the cells that this script did not write."""
     return [cell for cell in cells if not cell.get("id", "").startswith("shared-")]
 
 
 def bar(path: Path, paths: list[Path]) -> str:
-    """Previous, contents, next."""
+    """Return links to the previous notebook, the contents and the next notebook."""
     place = paths.index(path)
     words = ["[Contents](index.md)"]
     if place > 0:
@@ -86,7 +94,7 @@ def bar(path: Path, paths: list[Path]) -> str:
 
 
 def times(path: Path, cells: list) -> str:
-    """How long it takes."""
+    """Return a sentence on how long the notebook takes."""
     seconds = SECONDS[path.name[:2]]
     run = f"about {seconds / 60:.0f} minutes"
     if seconds < 90:
@@ -95,7 +103,7 @@ def times(path: Path, cells: list) -> str:
 
 
 def first_cell(url: str | None) -> str:
-    """The first code cell: installs on Colab, and says whether there is a GPU."""
+    """Return the first code cell, which installs on Colab and says whether there is a GPU."""
     if url is None:
         get = "!unzip -qo /content/fer-course.zip -d /content"
         return FIRST.format(get=get, package="../fer_helpers-*.whl")
@@ -123,7 +131,7 @@ def write_bars(folder: Path) -> None:
         top = new_markdown_cell("\n\n".join(words), id="shared-top")
         first = new_code_cell(first_cell(url), id="shared-first")
         first.metadata["tags"] = ["nbval-ignore-output"]
-        if "shared-first" in old:  # what its run gave stays
+        if "shared-first" in old:  # its stored outputs stay
             first.update({key: old["shared-first"][key] for key in ("outputs", "execution_count")})
         end = new_markdown_cell(bar(path, paths), id="shared-end")
         content.cells = [cells[0], top, first, *cells[1:], end]
@@ -141,7 +149,7 @@ def write_bars(folder: Path) -> None:
 
 
 def row_end(path: Path) -> str:
-    """How long a notebook takes, as the end of its row in a table."""
+    """Return how long a notebook takes, as the end of its row in a table."""
     return f"{minutes(nbformat.read(path, 4).cells)} min | {SECONDS[path.name[:2]]} s |"
 
 
@@ -155,7 +163,7 @@ One CNN with four heads (emotion, gender, race, age), trained with weighted loss
 |---|---|---|
 {rows}
 
-To run on two processor cores, that is, without a GPU.
+The times to run are those of two processor cores without a GPU.
 
 No notebook needs a data set: the faces are drawn by code. `make lab` opens them all in JupyterLab.
 What the network predicts is the expression that people would *perceive* in a picture, not what
@@ -170,7 +178,7 @@ somebody feels.
 
 
 def draw_picture(target: Path) -> None:
-    """Draw the picture of README and index.md: faces of SAMPLE and what the network says."""
+    """Draw the picture of README and index.md: faces of SAMPLE and their predictions."""
     from fer_helpers import load_data, load_model, plots, predict
     from fer_helpers.labels import TASKS
 
@@ -189,21 +197,11 @@ def draw_picture(target: Path) -> None:
 
 
 def pack(root: Path) -> Path:
-    """Pack the package as a wheel, the notebooks and the stored results into one zip."""
+    """Pack the package as a wheel, the notebooks and what they read into one zip."""
     course = root / "build" / "course"
-    for old in (course, root / "build" / "lib"):  # a wheel would keep modules that are no more
+    for old in (course, root / "build" / "lib"):  # the wheel would keep modules removed since
         shutil.rmtree(old, ignore_errors=True)
-    # README.md beside data/ is how the package knows the project's folder.
-    wanted = [
-        "notebooks/*.ipynb",
-        "notebooks/*.png",
-        "notebooks/index.md",
-        "data",
-        "LICENSE",
-        "README.md",
-    ]
-    wanted.append("tests/benchmarks/results.json")  # which notebook 10 shows
-    kept = subprocess.check_output(["git", "ls-files", *wanted], cwd=root, text=True)
+    kept = subprocess.check_output(["git", "ls-files", *PACKED], cwd=root, text=True)
     for name in kept.splitlines():
         (course / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root / name, course / name)

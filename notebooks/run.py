@@ -15,13 +15,14 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
-MAIN_JOB = 6  # notebooks 01 to 06 are the main job; those after it go further
+MAIN_JOB = 6  # notebooks 01 to 06 are the main job; the later ones go further
+MODULES = ("exercises.py", "photo_page.py")  # what notebooks import from their folder
 
 
 def run(notebook: Path, target: Path, parameters: dict) -> None:
     """Run one notebook, in its own folder as JupyterLab does, and write the executed copy."""
-    os.environ["TQDM_DISABLE"] = "1"  # a bar that nobody watches is noise in the output
-    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # and so is what a debugger cannot do
+    os.environ["TQDM_DISABLE"] = "1"  # bars would be noise in the output
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # and so would a debugger's warning
     papermill.execute_notebook(
         notebook,
         target,
@@ -29,7 +30,7 @@ def run(notebook: Path, target: Path, parameters: dict) -> None:
         cwd=HERE,
         kernel_name="python3",
         progress_bar=False,
-        # A kernel that is stopped while busy logs that as an error; cells raise theirs.
+        # A kernel that is stopped while busy logs an error; those of cells are raised anyway.
         extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
     )
 
@@ -99,6 +100,8 @@ def solve() -> None:
                 cell.metadata["tags"] = ["solution"]
                 cell.outputs, cell.execution_count = [], None
         nbformat.write(content, folder / notebook.name)
+    for module in MODULES:
+        shutil.copy(HERE / module, folder)
     print(f"solved notebooks: {folder}")
 
 

@@ -1,0 +1,411 @@
+"""The checks of the exercises: is an answer right, and if not, what is wrong with it?
+
+The exercises and their solutions are in the notebooks: a cell tagged ``exercise`` holds its
+solution in its metadata. ``make solutions`` writes the solved notebooks.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fer_helpers.labels import BLOCKS, LABEL_WIDTH, TASKS, encode_labels
+
+OPEN = "not answered yet. Put your answer in place of the three dots"
+
+
+class Wrong(Exception):
+    """Raised for a wrong answer; the message says what is wrong with it."""
+
+
+def check(number: str, answer) -> None:
+    """Print whether an answer is right and, if it is not, a hint that does not give it away.
+
+    Parameters
+    ----------
+    number
+        The number of the exercise, such as ``"02.1"``.
+    answer
+        A number, an array or a function, as the exercise asks; ``...`` if there is none yet.
+
+    Raises
+    ------
+    ValueError
+        There is no exercise with this number.
+    """
+    hint = find_fault(number, answer)
+    print(f"{number}: {hint or 'right!'}")
+
+
+def find_fault(number: str, answer) -> str | None:
+    """Return what is wrong with an answer, None if nothing is; see `check`."""
+    if number not in CHECKS:
+        raise ValueError(f"no exercise {number!r}: choose from {', '.join(CHECKS)}")
+    if answer is ...:
+        return OPEN
+    try:
+        CHECKS[number](answer)
+    except Wrong as wrong:
+        return str(wrong)
+    return None
+
+
+def _expect(holds, hint: str) -> None:
+    if not holds:
+        raise Wrong(hint)
+
+
+def _number(answer) -> float:
+    try:
+        return float(answer)
+    except (TypeError, ValueError):
+        raise Wrong(f"the answer should be a number, not {type(answer).__name__}") from None
+
+
+def _call(function: Callable, *inputs):
+    """Return what the learner's function returns."""
+    _expect(
+        callable(function), "the answer should be a function: pass its name, without calling it"
+    )
+    try:
+        result = function(*inputs)
+    except Exception as error:
+        # The learner is told about any error of their code.
+        raise Wrong(f"your function raised {type(error).__name__}: {error}") from error
+    _expect(result is not None and result is not ..., OPEN)
+    return result
+
+
+def _array(result, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        result = np.asarray(result)
+    except ValueError:
+        raise Wrong("the answer should be an array with rows of the same length") from None
+    _expect(result.dtype.kind in "buif", f"the answer should hold numbers, not {result.dtype}")
+    _expect(result.shape == shape, f"the shape is {result.shape}, but should be {shape}")
+    return result
+
+
+def _bytes_of_larger_images(answer) -> None:
+    value = _number(answer)
+    _expect(value != 2, "the images are twice as wide, but what about the height?")
+    _expect(value == 4, "count the pixels: 48 x 48 before, 96 x 96 after")
+
+
+def _bright_faces(answer) -> None:
+    from fer_helpers.datasets import load_data
+
+    X, _ = load_data("SAMPLE", "test")
+    means = X.mean(axis=(1, 2, 3))
+    value = _number(answer)
+    _expect(value != (means <= 128).sum(), "those are the dark faces")
+    _expect(value != (X > 128).sum(), "that counts pixels: take the mean of each face first")
+    _expect(
+        value == (means > 128).sum(),
+        "not the number of faces whose mean is above 128: take the mean over axes 1, 2 and 3",
+    )
+
+
+def _brighter(function) -> None:
+    images = np.array([[[[0], [100]], [[220], [255]]]], np.uint8)
+    result = _array(_call(function, images.copy()), images.shape)
+    _expect(result.dtype == np.uint8, f"the result is {result.dtype}, but images are uint8")
+    _expect(result[0, 1, 0, 0] > 100, "220 + 40 has wrapped around: uint8 ends at 255")
+    _expect(result.ravel().tolist() == [40, 140, 255, 255], "add 40 to each pixel, and stop at 255")
+
+
+def _accuracy_with_copies(answer) -> None:
+    value = _number(answer)
+    _expect(not np.isclose(value, 0.36), "that is the accuracy with 100 copies")
+    _expect(value <= 1, "an accuracy is a share, from 0 to 1")
+    _expect(not np.isclose(value, 0.76), "300 copies leave 200 other faces, not 400")
+    _expect(np.isclose(value, 0.68), "all copies and a fifth of the others are right, of 500 faces")
+
+
+def _label_row(answer) -> None:
+    row = _array(answer, (LABEL_WIDTH,))
+    _expect(row.sum() == 1, f"one number should be 1, the others 0; yours sum to {row.sum():g}")
+    _expect(
+        np.isin(row, (0, 1)).all(), "one number should be 1, the others 0, and nothing in between"
+    )
+    place = int(row.argmax())
+    _expect(place < BLOCKS["emotion"].stop, "the 1 is in another block than emotion's")
+    _expect(
+        place == TASKS["emotion"].index("happiness"),
+        f"that is {TASKS['emotion'][place]}: look at the order in TASKS",
+    )
+
+
+def _count_labelled(function) -> None:
+    y = encode_labels({"emotion": [0, 3, -1, 6], "age": [-1, -1, 2, -1]})
+    found = {task: _number(_call(function, y, task)) for task in ("emotion", "age", "race")}
+    _expect(found["emotion"] != 4, "a row of zeros in the block is not a label")
+    _expect(found["emotion"] == 3, "wrong for emotion: three of the four rows have a label")
+    _expect(found["age"] == 1, "wrong for age: do you look at the block of this task?")
+    _expect(found["race"] == 0, "wrong for race: no row has a label for it")
+
+
+def _steps(answer) -> None:
+    value = _number(answer)
+    _expect(value % 1 == 0, "give a whole number: a batch that is not full counts, too")
+    _expect(value != 1000 // 64, "what about the faces that are left over?")
+    _expect(value == -(-1000 // 64), "divide the faces by the faces per batch, and round up")
+
+
+def _masked_mean(function) -> None:
+    losses, mask = np.array([2.0, 9.0, 4.0, 9.0]), np.array([1.0, 0.0, 1.0, 0.0])
+    value = _number(_call(function, losses, mask))
+    _expect(not np.isclose(value, 1.5), "you divide by all rows: divide by the labelled ones only")
+    _expect(np.isclose(value, 3), "divide the sum of the labelled losses by their number")
+    value = _number(_call(function, np.array([5.0, 7.0]), np.zeros(2)))
+    _expect(not np.isnan(value), "a batch without a label gives 0 / 0: it should give 0")
+    _expect(value == 0, "a batch without a label should give 0")
+
+
+def _smooth(function) -> None:
+    labels = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0]])
+    first, second = _array(_call(function, labels.copy(), 0.2), labels.shape)
+    _expect(np.isclose(first.sum(), 1), f"a labelled row should sum to 1, not {first.sum():g}")
+    _expect(np.allclose(first[1:], 0.05), "with an amount of 0.2, each of four classes gets 0.05")
+    _expect(not second.any(), "the row without a label is no longer zeros: it became a target")
+    (row,) = _array(_call(function, np.array([[0.0, 1, 0]]), 0.3), (1, 3))
+    _expect(np.allclose(row, (0.1, 0.8, 0.1)), "0.3 for three classes should give 0.1, 0.8, 0.1")
+
+
+def _parameters(answer) -> None:
+    value = _number(answer)
+    _expect(value != 5 * 5 * 64, "each filter has a bias, too")
+    _expect(
+        value == 5 * 5 * 64 + 64,
+        "each filter has height x width x channels weights, and a bias",
+    )
+
+
+def _receptive_field(function) -> None:
+    _expect(_number(_call(function, [3])) == 3, "one convolution of 3 sees 3 pixels")
+    _expect(
+        _number(_call(function, [3, 3])) != 6,
+        "[3, 3]: the second looks at 3 neighbours whose views overlap",
+    )
+    for kernels, seen in (([3, 3], 5), ([5, 5], 9), ([5, 3, 1], 7)):
+        _expect(_number(_call(function, kernels)) == seen, f"wrong for {kernels}: draw it on paper")
+
+
+def _weighted_sum(answer) -> None:
+    losses = {"emotion": 1.8, "gender": 0.6, "race": 1.0, "age": 1.2}
+    weights = {"emotion": 2, "gender": 0.1, "race": 1.5, "age": 4}
+    value = _number(answer)
+    total = sum(losses[task] * weights[task] for task in losses)
+    _expect(not np.isclose(value, sum(losses.values())), "that is the sum without the weights")
+    _expect(
+        not np.isclose(value, total / sum(weights.values())),
+        "Keras takes the sum, not the mean",
+    )
+    _expect(np.isclose(value, total), "multiply each loss by its weight, and add them up")
+
+
+def _masked_crossentropy(function) -> None:
+    from fer_helpers.losses import MaskedCrossentropy
+
+    generator = np.random.default_rng(0)
+    probabilities = generator.dirichlet(np.ones(5), 8).astype(np.float32)
+    true = np.eye(5, dtype=np.float32)[generator.integers(0, 5, 8)]
+    full = _number(_call(function, true, probabilities))
+    _expect(
+        np.isclose(full, MaskedCrossentropy()(true, probabilities), atol=1e-4),
+        "wrong even where all rows have labels: take minus the log of the true class's probability",
+    )
+    true[3:] = 0
+    _expect(
+        np.isclose(
+            _number(_call(function, true, probabilities)),
+            MaskedCrossentropy()(true, probabilities),
+            atol=1e-4,
+        ),
+        "wrong where rows are empty: by how many rows do you divide?",
+    )
+    with np.errstate(all="ignore"):
+        empty = _number(_call(function, np.zeros_like(true), probabilities))
+    _expect(empty == 0, f"{empty} for a batch without a label: it should be 0")
+
+
+def _balanced_accuracy(answer) -> None:
+    value = _number(answer)
+    _expect(not np.isclose(value, 0.76), "that is the accuracy: take the mean of the recalls")
+    _expect(np.isclose(value, 0.5875), "work out the recall of each class first, then their mean")
+
+
+def _soften(function) -> None:
+    p = np.array([0.7, 0.2, 0.1])
+    same = _array(_call(function, p, 1.0), (3,))
+    _expect(np.allclose(same, p, atol=1e-4), "a temperature of 1 should change nothing")
+    soft = _array(_call(function, p, 2.0), (3,))
+    _expect(
+        np.isclose(soft.sum(), 1, atol=1e-4),
+        f"your row sums to {soft.sum():.2f}: normalise it",
+    )
+    _expect(soft[0] < p[0], "a temperature above 1 should make the network less sure")
+    for temperature in (2.0, 4.0):
+        soft = _array(_call(function, p, temperature), (3,))
+        wanted = p ** (1 / temperature) / (p ** (1 / temperature)).sum()
+        _expect(
+            np.allclose(soft, wanted, atol=1e-4), "divide the logits, log p, by the temperature"
+        )
+
+
+def _halved_box(answer) -> None:
+    x, y, width, height = _array(answer, (4,))
+    _expect((width, height) != (240, 320), "the face gets smaller with its photo")
+    _expect((x, y) != (300, 120), "the corner moves, too: x is a distance from the left edge")
+    _expect((x, y, width, height) == (150, 60, 120, 160), "all four numbers are lengths in pixels")
+
+
+def _largest(function) -> None:
+    boxes = [(0, 0, 30, 40), (50, 5, 60, 70), (10, 10, 150, 20), (0, 0, 10, 95)]
+    value = _number(_call(function, boxes))
+    _expect(value != 2, "that is the widest box: how large is it?")
+    _expect(value != 3, "that is the tallest box: how large is it?")
+    _expect(value == 1, "give the index of the box with the largest width x height")
+
+
+def _decide(function) -> None:
+    sure, unsure = np.array([0.1, 0.8, 0.1]), np.array([0.4, 0.35, 0.25])
+    _expect(_number(_call(function, sure, 0.5)) == 1, "0.8 is above 0.5: the class should be given")
+    _expect(_number(_call(function, unsure, 0.5)) == -1, "no class is above 0.5: it should be -1")
+    _expect(
+        _number(_call(function, unsure, 0.3)) == 0, "0.4 is above 0.3: the class should be given"
+    )
+    _expect(_number(_call(function, np.array([0.5, 0.5]), 0.5)) == -1, "0.5 is not above 0.5")
+    _expect(
+        _number(_call(function, np.array([0.2, 0.8]), 0.1)) == 1,
+        "the most probable class should be given",
+    )
+
+
+def _difference(answer) -> None:
+    value = _number(answer)
+    _expect(not np.isclose(value, -0.02, atol=1e-6), "the other way round: ours minus theirs")
+    _expect(np.isclose(value, 0.02, atol=1e-6), "subtract pair by pair, then take the mean")
+
+
+def _cosine(function) -> None:
+    a, b = np.array([3.0, 0.0]), np.array([1.0, 1.0])
+    _expect(np.isclose(_number(_call(function, a, a)), 1), "a gradient and itself should give 1")
+    _expect(
+        np.isclose(_number(_call(function, a, -2 * a)), -1),
+        "opposite gradients should give -1, whatever their lengths",
+    )
+    _expect(
+        np.isclose(_number(_call(function, a, b)), np.sqrt(0.5)), "wrong for an angle of 45 degrees"
+    )
+    with np.errstate(all="ignore"):
+        nothing = [_number(_call(function, *pair)) for pair in ((a, 0 * a), (0 * a, a))]
+    _expect(
+        nothing == [0, 0], "a gradient of zeros should give 0, as the first or as the second one"
+    )
+
+
+def _bootstrap(function) -> None:
+    differences = np.random.default_rng(1).normal(0.02, 0.01, 8)
+    low, high = _array(_call(function, differences, np.random.default_rng(0)), (2,))
+    spread = np.percentile(differences, [2.5, 97.5])
+    again = np.random.default_rng(2).choice(differences, (20_000, 8)).mean(axis=1)
+    wanted = np.percentile(again, [2.5, 97.5])
+    # A wrong percentile changes the ends hardly more than the chance in 2,000 draws does.
+    reach = {q: np.percentile(again, [q, 100 - q]) for q in (1, 2.5, 5)}
+    nearest = min(reach, key=lambda q: np.abs(reach[q] - (low, high)).max())
+    near = 0.15 * np.ptp(wanted)
+    _expect(low < high, "the low end comes first")
+    _expect(
+        not np.allclose((low, high), spread, atol=near),
+        "those are percentiles of the differences; those of their means are closer together",
+    )
+    _expect(
+        np.allclose((low, high), wanted, atol=near),
+        "draw len(differences) of them with repeats and take the mean, 2,000 times; then take "
+        "percentiles 2.5 and 97.5 of the means",
+    )
+    _expect(nearest == 2.5, f"close, but these look like percentiles {nearest} and {100 - nearest}")
+
+
+def _widest_gap(function) -> None:
+    right = np.array([1, 1, 1, 0, 1, 0, 0, 0, 0], bool)
+    group = np.array(list("aaaabbbbc"))
+    _expect(
+        np.isclose(_number(_call(function, right, group, 1)), 0.75), "wrong where all groups count"
+    )
+    value = _number(_call(function, right, group, 2))
+    _expect(not np.isclose(value, 0.75), "group c has one face only and should not count")
+    _expect(
+        np.isclose(value, 0.5), "take the best minus the worst accuracy of the groups that are left"
+    )
+    right = np.array([1, 0, 0, 0, 1, 1, 1, 0], bool)
+    value = _number(_call(function, right, np.array(list("aaaabbcc")), 1))
+    _expect(np.isclose(value, 0.75), "the best and the worst may be any of the groups")
+
+
+def _faces_needed(answer) -> None:
+    from fer_helpers.evaluation import wilson_interval
+
+    counts = np.arange(10, 2000)
+    low, high = wilson_interval(0.8 * counts, counts)
+    needed = int(counts[np.argmax(high - low <= 0.1)])
+    value = _number(answer)
+    _expect(value >= needed, "with so few faces the interval is wider than 0.1")
+    _expect(value <= needed, "fewer are enough: look for the smallest number")
+
+
+def _least_time(answer) -> None:
+    value = _number(answer)
+    _expect(not np.isclose(value, 3), "both happen at the same time: the longer of the two counts")
+    _expect(
+        not np.isclose(value, 1), "that is the time of the arithmetic: how long do the bytes take?"
+    )
+    _expect(not np.isclose(value, 0.002), "that is in seconds: give milliseconds")
+    _expect(
+        np.isclose(value, 2),
+        "divide both by their rates, and take the longer of the two times",
+    )
+
+
+def _merged_mean(function) -> None:
+    means, counts = np.array([2.0, 6.0]), np.array([3.0, 1.0])
+    value = _number(_call(function, means, counts))
+    _expect(
+        not np.isclose(value, 4),
+        "that is the mean of the means: a device with one label counts as much as one with three",
+    )
+    _expect(np.isclose(value, 3), "add up the losses of all devices, and divide by all labels")
+    value = _number(_call(function, np.array([2.0, 0.0]), np.array([3.0, 0.0])))
+    _expect(np.isclose(value, 2), "a device without a label should change nothing")
+    with np.errstate(all="ignore"):
+        nothing = _number(_call(function, np.zeros(2), np.zeros(2)))
+    _expect(nothing == 0, f"{nothing} where no device has a label: it should be 0")
+
+
+CHECKS = {
+    "01.1": _bytes_of_larger_images,
+    "01.2": _bright_faces,
+    "01.3": _brighter,
+    "02.1": _accuracy_with_copies,
+    "02.2": _label_row,
+    "02.3": _count_labelled,
+    "03.1": _steps,
+    "03.2": _masked_mean,
+    "03.3": _smooth,
+    "04.1": _parameters,
+    "04.2": _receptive_field,
+    "05.1": _weighted_sum,
+    "05.2": _masked_crossentropy,
+    "06.1": _balanced_accuracy,
+    "06.2": _soften,
+    "07.1": _halved_box,
+    "07.2": _largest,
+    "07.3": _decide,
+    "08.1": _difference,
+    "08.2": _cosine,
+    "08.3": _bootstrap,
+    "09.1": _widest_gap,
+    "09.2": _faces_needed,
+    "10.1": _least_time,
+    "10.2": _merged_mean,
+}
