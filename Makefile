@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Photos travel by websocket: with the server's own limit of 10 MB a larger one is lost silently.
 UPLOADS := tornado_settings={"websocket_max_message_size":41943040}
 
-.PHONY: setup course lab demo solutions site colab publish test test-lowest bench audit lint format lock \
+.PHONY: setup course lab demo solutions site colab publish test test-lowest bench mutants audit lint format lock \
   notebooks clean
 
 setup: .venv/installed
@@ -44,23 +44,30 @@ colab: setup
 publish: setup
 	$(BIN)/python notebooks/publish.py address $(REPO)
 
+# Notebooks first: they are the longest, and two processes should end at about the same time.
+PYTEST := -m pytest notebooks tests --nbval --nbval-current-env --nbval-cell-timeout 1200 \
+  -n 2 --dist loadfile --no-loadscope-reorder
+
 test: setup lint
-	$(BIN)/python -m pytest tests -n 2 --dist loadfile
-	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 notebooks
+	TQDM_DISABLE=1 $(BIN)/python $(PYTEST)
 
 # The whole course and its tests on the lowest versions that are claimed, which are Colab's.
 LOWEST := .venv-lowest/bin
 
 test-lowest: .venv-lowest/installed
 	$(LOWEST)/python notebooks/run.py
-	$(LOWEST)/python -m pytest tests -n 2 --dist loadfile
-	TQDM_DISABLE=1 $(LOWEST)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 notebooks
+	TQDM_DISABLE=1 $(LOWEST)/python $(PYTEST)
 
 .venv-lowest/installed: tests/colab-constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv-lowest
 	$(LOWEST)/python -m pip install --quiet --disable-pip-version-check -c tests/colab-constraints.txt 'setuptools>=77' -e '.[lab,test,jax,export]'
 	$(LOWEST)/python -m ipykernel install --sys-prefix --name python3 >/dev/null
 	touch $@
+
+# Breaks the code on purpose and counts what the tests find: tests/RELIABILITY.md. An hour.
+mutants: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
+	TQDM_DISABLE=1 $(BIN)/python tests/mutants.py
 
 # Looks the locked packages up in the list of known vulnerabilities.
 audit:
@@ -91,4 +98,4 @@ lock:
 	  --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements.lock
 
 clean:
-	rm -rf .venv .venv-lowest .venv-audit results build *.egg-info
+	rm -rf .venv .venv-lowest .venv-audit results build mutants *.egg-info
