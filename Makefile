@@ -46,7 +46,7 @@ publish: setup
 
 # Notebooks first: they are the longest, and two processes should end at about the same time.
 PYTEST := -m pytest notebooks tests --nbval --nbval-current-env --nbval-cell-timeout 1200 \
-  -n 2 --dist loadfile --no-loadscope-reorder
+  -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 
 test: setup lint
 	TQDM_DISABLE=1 $(BIN)/python $(PYTEST)
