@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import warnings
 
 import numpy as np
@@ -11,6 +12,12 @@ from PIL import Image, ImageOps
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the image
+
+
+def may_be_image(name: str) -> bool:
+    """Return whether a file's name has the ending of an image, or none at all."""
+    ending = os.path.splitext(name)[1].lower()
+    return ending in IMAGE_SUFFIXES or not ending
 
 
 def eight_bit(image: Image.Image) -> Image.Image:

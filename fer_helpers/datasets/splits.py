@@ -1,0 +1,107 @@
+"""Splits: the words that people use for them, and a fair one for faces that come without."""
+
+import re
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from fer_helpers.datasets.faces import Faces
+from fer_helpers.images import image_digests
+from fer_helpers.labels import BLOCKS
+
+SPLITS = ("train", "validation", "test")
+_WORDS = {
+    "train": "training",
+    "validation": "valid val dev publictest",
+    "test": "testing privatetest",
+}
+VOCABULARY = {word: split for split, words in _WORDS.items() for word in (split, *words.split())}
+
+
+def split_word(word: str) -> str | None:
+    """Return the split that a word means, "train", "validation" or "test"; None if it is none.
+
+    Known are also valid, val, dev, training, testing, PublicTest (validation) and PrivateTest
+    (test), in any case, with any punctuation.
+    """
+    return VOCABULARY.get(re.sub(r"[\W_]+", "", word).casefold())
+
+
+def add_missing_splits(faces: Faces, own: dict[str, str]) -> Faces:
+    """Take a validation and a test split out of training where a data set lacks them.
+
+    Each gets every tenth group of the training faces; a group is what must stay together, see
+    `find_groups`. Within the order of classes, of the first task that is labelled, so that each
+    class gives a tenth. Which groups follows from the pixels alone, so the same faces are
+    split in the same way wherever they lie.
+
+    Parameters
+    ----------
+    faces
+        All faces of a data set.
+    own
+        The data set's own word for each of `SPLITS` that it can have.
+
+    Returns
+    -------
+    Faces
+        In the order of the splits. With too few groups of training faces no split is taken.
+    """
+    missing = [split for split in SPLITS[1:] if own[split] not in faces.splits]
+    training = np.flatnonzero(faces.splits == own["train"])
+    groups = ()
+    if missing and len(training):
+        groups = find_groups(faces.images[training], faces.persons[training])
+    if len(set(groups)) > len(missing) > 0:
+        splits = faces.splits.astype(object)
+        order = _by_class(groups, faces.labels[training])
+        for number, split in enumerate(missing):
+            chosen = training[np.isin(groups, order[number::10])]
+            splits[chosen] = own[split]
+            faces.notes.append(
+                f"no {split} split: {len(chosen)} of {len(training)} training faces are taken "
+                "for it, the same ones each time, each class's tenth"
+            )
+        faces.splits = splits.astype(str)
+    rank = [list(own.values()).index(split) for split in faces.splits]
+    if sorted(rank) == rank:
+        return faces
+    return faces.take(np.argsort(rank, kind="stable"))
+
+
+def find_groups(images: np.ndarray, persons: np.ndarray) -> np.ndarray:
+    """Return the group of each face: copies of a picture, and a person's pictures, are one.
+
+    Parameters
+    ----------
+    images
+        (N, H, W, 1) of any dtype.
+    persons
+        str (N,), "" where nobody is named.
+
+    Returns
+    -------
+    numpy.ndarray
+        str (N,), the least fingerprint of the pictures in the group.
+    """
+    digests, picture = np.unique(image_digests(images), return_inverse=True)
+    names, person = np.unique(persons, return_inverse=True)
+    named = persons != ""
+    edges = picture[named], len(digests) + person[named]
+    size = len(digests) + len(names)
+    graph = coo_array((np.ones(named.sum()), edges), shape=(size, size))
+    _, component = connected_components(graph, directed=False)
+    # Fingerprints are sorted, so the first picture of a component has its least one.
+    _, first = np.unique(component[: len(digests)], return_index=True)
+    least = dict(zip(component[first], digests[first], strict=True))
+    return np.array([least[component[place]] for place in picture], dtype=str)
+
+
+def _by_class(groups: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the groups, those of one class one after the other, in each by their fingerprint."""
+    task = next((task for task, block in BLOCKS.items() if y[:, block].any()), "emotion")
+    names, first = np.unique(groups, return_index=True)
+    block = y[first, BLOCKS[task]]
+    classes = np.where(block.any(axis=1), block.argmax(axis=1), -1)
+    return names[np.argsort(classes, kind="stable")]
