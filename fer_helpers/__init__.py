@@ -12,7 +12,7 @@ from importlib import import_module
 _HOME = {
     "labels": (
         "TASKS DATASETS OUTPUTS BLOCKS encode_labels decode_labels age_class "
-        "separate_category seperate_category"
+        "separate_category seperate_category class_index short_name"
     ),
     "datasets": "Faces load_data load_training_data read_dataset find_datasets",
     "images": "find_copies",

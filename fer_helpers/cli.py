@@ -13,13 +13,15 @@ EXAMPLES = """examples:
   python -m fer_helpers data
   python -m fer_helpers train --dataset FER --epochs 20 --seed 0 --out results/FER
   python -m fer_helpers evaluate --weights results/FER/model.keras --dataset FER --split PublicTest
+  python -m fer_helpers train --dataset my_faces/ --epochs 10
   python -m fer_helpers predict photo.jpg
   python -m fer_helpers predict faces/ --no-detect --out predictions.csv
   python -m fer_helpers visualize --dataset SAMPLE --out results/
   python -m fer_helpers export --weights FER --format onnx --out fer.onnx
 
 Data sets are looked for in data/, in $FER_DATA_DIR, or in --data-dir: FER/, RAFDB/ and
-UTKFACE/ hold the unpacked files or the zip as downloaded. SAMPLE needs none.
+UTKFACE/ hold the unpacked files or the zip as downloaded. SAMPLE needs none. Faces of your own
+are given by their path: a folder per class, or a metadata.csv (data/README.md).
 `python -m fer_helpers.studies` has the long runs behind the shipped weights and notebook 08.
 """
 WEIGHTS_HELP = "a .keras file, or SAMPLE, FER or UTKFACE for the shipped weights"
@@ -49,7 +51,18 @@ def add_data_dir(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_dataset(sub: argparse.ArgumentParser, text: str = "which data set", **options) -> None:
-    sub.add_argument("--dataset", choices=DATASETS, help=text, **options)
+    sub.add_argument(
+        "--dataset",
+        metavar="NAME|PATH",
+        help=f"{text}: {', '.join(DATASETS)}, or a folder, .zip or .csv of your own",
+        **options,
+    )
+    sub.add_argument(
+        "--labels", metavar="CSV", help="table of labels for a folder of your own; FER: ferplus"
+    )
+    sub.add_argument(
+        "--ignore", nargs="+", default=[], metavar="CLASS", help="leave out, such as contempt"
+    )
     add_data_dir(sub)
 
 

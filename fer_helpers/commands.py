@@ -32,6 +32,11 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def source_options(args) -> dict:
+    """Return what `read_dataset` and its like take beside name and split."""
+    return {"data_dir": args.data_dir, "labels": args.labels, "ignore": args.ignore}
+
+
 def _write_csv(rows, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows.to_csv(path, index=False, errors="surrogateescape")  # file names may be any bytes
@@ -62,10 +67,10 @@ def _count_faces(args):
     from fer_helpers.images import find_copies
     from fer_helpers.labels import decode_labels
 
-    faces = read_dataset(args.dataset, data_dir=args.data_dir)
+    faces = read_dataset(args.dataset, **source_options(args))
     note(
         f"{len(faces)} faces, {find_copies(faces.images).sum()} of them exact copies of others, "
-        f"{len(faces.skipped)} files skipped"
+        f"{len(faces.skipped)} files skipped, {len(faces.ignored)} ignored"
     )
     for path, reason in faces.skipped[:20]:
         note(f"  {path}: {reason}")
