@@ -198,8 +198,9 @@ def test_evaluate_reads_a_lone_part_and_writes_a_row_an_image(capsys, private_te
 
 
 def test_evaluate_scores_without_copies_of_training_images(capsys, tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 48, 48), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 48, 48), dtype=np.uint8)
     tree = {
+        "test/sad/PrivateTest_0": 4,
         **{"train/happy/Training_0": 0, "train/sad/Training_1": 1},
         **{"test/happy/PublicTest_0": 0, "test/sad/PublicTest_1": 2, "test/sad/PublicTest_2": 3},
     }
@@ -348,6 +349,6 @@ def test_a_recipe_is_run_with_what_it_was_asked_for(capsys, monkeypatch):
 
 
 def test_an_unknown_dataset_lists_the_known_ones(capsys):
-    with pytest.raises(SystemExit):
-        main(["train", "--dataset", "CK"])
-    assert "UTKFACE" in capsys.readouterr().err
+    assert main(["train", "--dataset", "CK"]) == 2
+    assert "unknown dataset 'CK'" in (said := capsys.readouterr().err)
+    assert "UTKFACE" in said
