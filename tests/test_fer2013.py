@@ -220,8 +220,22 @@ def test_fer_folders_without_splits_get_all_three(tmp_path, capsys):
     }
     write(tmp_path / "FER", tree)
     faces = read_dataset("FER", data_dir=tmp_path)
-    assert [(faces.splits == split).sum() for split in fer2013.SPLITS] == [27, 4, 4]
+    names = ("Training", "validation", "test")  # no official ones, so no official names
+    assert [(faces.splits == split).sum() for split in names] == [27, 4, 4]
     assert "FER: no test split: 4 of 35 training faces are taken" in capsys.readouterr().err
+    assert len(read_dataset("FER", "test", data_dir=tmp_path)) == 4
+    with pytest.raises(ValueError, match=r"FER has no PrivateTest .* it has Training, test, valid"):
+        read_dataset("FER", "PrivateTest", data_dir=tmp_path)
+
+
+def test_fer_training_stays_whole_where_only_the_test_faces_are_missing(tmp_path, capsys):
+    tree = {name: content for name, content in fer_tree().items() if "PrivateTest" not in name}
+    write(tmp_path / "FER", tree)
+    faces = read_dataset("FER", data_dir=tmp_path)
+    assert faces.splits.tolist() == ["Training"] * 7 + ["PublicTest"] * 7
+    assert "FER: no PrivateTest in this copy" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"no PrivateTest \(split 'test'\); it has Pub"):
+        read_dataset("FER", "test", data_dir=tmp_path)
 
 
 def test_fer_class_left_out_on_purpose(tmp_path):

@@ -84,6 +84,17 @@ def test_the_first_labelled_task_decides_about_classes():
     assert held_out[:, BLOCKS["age"]].sum(axis=0).tolist() == [2] * 5
 
 
+def test_official_training_gives_up_no_test_split_beside_a_validation_split():
+    own = dict(zip(SPLITS, ("Training", "PublicTest", "PrivateTest"), strict=True))
+    images = np.arange(45, dtype=np.uint8)
+    faces = faces_of(images, splits=["PublicTest"] * 5 + ["Training"] * 40)
+    whole = add_missing_splits(faces, own, official=True)
+    assert whole.splits.tolist() == ["Training"] * 40 + ["PublicTest"] * 5
+    faces = faces_of(images, splits=["PrivateTest"] * 5 + ["Training"] * 40)
+    split = add_missing_splits(faces, own, official=True).splits.tolist()
+    assert split == ["Training"] * 36 + ["validation"] * 4 + ["PrivateTest"] * 5
+
+
 def test_a_person_stays_in_one_split():
     X = np.arange(300, dtype=np.uint16)
     persons = [f"p{i // 15}" for i in range(300)]

@@ -82,7 +82,7 @@ def read_dataset(
     FileNotFoundError
         The files are not there; says what to download, from where, and where to put it.
     """
-    own = _own_split(check_dataset(name), split)
+    own = _words_for_split(check_dataset(name), split)
     least, most = SIZES
     image_size = traits.whole_number("image_size", image_size, least)
     if image_size > most:
@@ -99,14 +99,13 @@ def read_dataset(
         faces = _read_files(READERS[name], place, _find_folder(place, name), image_size, options)
     else:
         faces = _read_place(place, Path(name).expanduser().absolute(), image_size, labels, ignore)
-    absent = [word for word in _own_splits(str(name)).values() if word not in faces.splits]
-    _report(short_name(name), faces, absent)
+    _report(short_name(name), faces, _absent(str(name), faces))
     if own is None:
         return faces
-    index = np.flatnonzero(faces.splits == own)
+    index = np.flatnonzero(np.isin(faces.splits, own))
     if not len(index):
         there = ", ".join(sorted({*faces.splits}))
-        raise ValueError(f"{name} has no {own} (split {split!r}); it has {there}")
+        raise ValueError(f"{name} has no {own[0]} (split {split!r}); it has {there}")
     # In one piece they stay a memory map.
     in_one_piece = index[-1] - index[0] + 1 == len(index)
     return faces.take(slice(index[0], index[-1] + 1) if in_one_piece else index)
@@ -242,17 +241,26 @@ def _own_splits(name: str) -> dict[str, str]:
     return dict(zip(SPLITS, READERS[name].SPLITS if name in DATASETS else SPLITS, strict=True))
 
 
-def _own_split(name: str, split: str) -> str | None:
-    """Return the data set's own word for a split; None for all splits."""
+def _absent(name: str, faces: Faces) -> list[str]:
+    """Return the data set's own words for the splits that it has no face of."""
+    own = _own_splits(name).items()
+    return [word for split, word in own if not np.isin(faces.splits, (word, split)).any()]
+
+
+def _words_for_split(name: str, split: str) -> tuple[str, ...] | None:
+    """Return how a split is called in `Faces.splits`: by the data set, or by who made it.
+
+    None for all splits.
+    """
     own = _own_splits(name)
     if split == "all":
         return None
     if split in own.values():
-        return split
+        return (split,)
     if split not in own:
         known = dict.fromkeys(("all", *own, *own.values()))
         raise ValueError(f"{name} has no split {split!r}: choose one of {', '.join(known)}")
-    return own[split]
+    return own[split], split
 
 
 def _check_options(name: str, n: int | None, labels: str | Path | None, ignore: Sequence[str]):
@@ -295,7 +303,9 @@ def _read_files(
                 _name_unread(files, faces)
         except FileNotFoundError as error:
             raise FileNotFoundError(str(error) or _explain_missing(reader, files, place)) from None
-        return add_missing_splits(faces, dict(zip(SPLITS, reader.SPLITS, strict=True)))
+        own = dict(zip(SPLITS, reader.SPLITS, strict=True))
+        # Names of their own are official ones.
+        return add_missing_splits(faces, own, reader.SPLITS != SPLITS)
 
     name = f"{reader.NAME}-{image_size}"
     if reader is folder or options:

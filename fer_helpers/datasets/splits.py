@@ -28,7 +28,7 @@ def split_word(word: str) -> str | None:
     return VOCABULARY.get(re.sub(r"[\W_]+", "", word).casefold())
 
 
-def add_missing_splits(faces: Faces, own: dict[str, str]) -> Faces:
+def add_missing_splits(faces: Faces, own: dict[str, str], official: bool = False) -> Faces:
     """Take a validation and a test split out of training where a data set lacks them.
 
     Each gets every tenth group of the training faces; a group is what must stay together, see
@@ -41,14 +41,20 @@ def add_missing_splits(faces: Faces, own: dict[str, str]) -> Faces:
     faces
         All faces of a data set.
     own
-        The data set's own word for each of `SPLITS` that it can have.
+        The data set's own word for each of `SPLITS`.
+    official
+        Whether training is a split that others report results on. Then it gives up as little
+        as can be: no test split where there is a validation split.
 
     Returns
     -------
     Faces
-        In the order of the splits. With too few groups of training faces no split is taken.
+        In the order of the splits; the new ones are called "validation" and "test". With too
+        few groups of training faces none is taken.
     """
     missing = [split for split in SPLITS[1:] if own[split] not in faces.splits]
+    if official and missing == ["test"]:
+        missing = []
     training = np.flatnonzero(faces.splits == own["train"])
     groups = ()
     if missing and len(training):
@@ -58,13 +64,14 @@ def add_missing_splits(faces: Faces, own: dict[str, str]) -> Faces:
         order = _by_class(groups, faces.labels[training])
         for number, split in enumerate(missing):
             chosen = training[np.isin(groups, order[number::10])]
-            splits[chosen] = own[split]
+            splits[chosen] = split
             faces.notes.append(
                 f"no {split} split: {len(chosen)} of {len(training)} training faces are taken "
                 "for it, the same ones each time, each class's tenth"
             )
         faces.splits = splits.astype(str)
-    rank = [list(own.values()).index(split) for split in faces.splits]
+    places = {word: place for names in (SPLITS, own.values()) for place, word in enumerate(names)}
+    rank = [places[split] for split in faces.splits]
     if sorted(rank) == rank:
         return faces
     return faces.take(np.argsort(rank, kind="stable"))
