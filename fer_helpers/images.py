@@ -257,9 +257,10 @@ def _open(source: Source, grey: bool = False) -> Image.Image:
     With `grey`, only the brightness of a JPEG is decoded, not its colours.
     """
     if isinstance(source, np.ndarray):
-        return eight_bit(Image.fromarray(_eight_bit_array(source)))
+        return _prepare(Image.fromarray(_eight_bit_array(source)), ())
     if isinstance(source, Image.Image):
-        return _prepare(source.copy(), getattr(source, "tile", ()))
+        tiles = getattr(source, "tile", ())  # the copy has none
+        return _prepare(source.copy(), tiles)
     if not isinstance(source, FilePath | Content):
         raise ValueError("give a path, bytes, a PIL picture or an array")
     if isinstance(source, FilePath) and os.path.isdir(source):

@@ -103,7 +103,8 @@ def _search(folder: Path) -> list[Path]:
     others = ""
     if ignored:
         first = ", ".join(sorted(ignored)[:FIRST_NAMES]) + ", ..." * (len(ignored) > FIRST_NAMES)
-        others = f"{len(ignored)} files ignored, hidden or without the ending of an image: {first}"
+        count = f"{len(ignored)} file{'s' * (len(ignored) > 1)}"
+        others = f"{count} ignored, hidden or without the ending of an image: {first}"
     if not found:
         raise ValueError(f"{folder} holds no image" + f" ({others})" * bool(others))
     if others:
