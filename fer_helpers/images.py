@@ -40,7 +40,7 @@ TOO_DARK = "it has {}, but no level above 255: save it with 8 bits"
 
 FilePath = str | os.PathLike
 Content = bytes | bytearray | memoryview
-Source = FilePath | Content | Image.Image | np.ndarray  # of one image
+ImageSource = FilePath | Content | Image.Image | np.ndarray  # of one image
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the image
 
 
@@ -161,7 +161,7 @@ def crop_and_resize(image: Image.Image, image_size: int, box: Box | None = None)
     return np.asarray(image.resize(side, Image.Resampling.BILINEAR, box=box))[..., None]
 
 
-def open_image(source: Source) -> Image.Image:
+def open_image(source: ImageSource) -> Image.Image:
     """Open an image the right way up, in RGB; of an animation, its first frame.
 
     Parameters
@@ -207,7 +207,7 @@ def open_image(source: Source) -> Image.Image:
 
 
 def decode(
-    batch: Sequence[Source], image_size: int, box: Box | None = None
+    batch: Sequence[ImageSource], image_size: int, box: Box | None = None
 ) -> list[np.ndarray | str]:
     """Turn images into grey squares, or into the reasons why that failed.
 
@@ -233,7 +233,7 @@ def decode(
         ]
 
 
-def _decode(source: Source, image_size: int, box: Box | None) -> np.ndarray | str:
+def _decode(source: ImageSource, image_size: int, box: Box | None) -> np.ndarray | str:
     try:
         return crop_and_resize(_open(source, grey=True), image_size, box)
     except Image.UnidentifiedImageError:
@@ -251,7 +251,7 @@ def _expected_warnings() -> Iterator[None]:
         yield
 
 
-def _open(source: Source, grey: bool = False) -> Image.Image:
+def _open(source: ImageSource, grey: bool = False) -> Image.Image:
     """Return an image upright and as `eight_bit` returns it; raises whatever Pillow raises.
 
     With `grey`, only the brightness of a JPEG is decoded, not its colours.
@@ -294,7 +294,7 @@ def _eight_bit_array(array: np.ndarray) -> np.ndarray:
     return np.rint(array).astype(np.uint8)
 
 
-def _why_unidentified(source: Source) -> str:
+def _why_unidentified(source: ImageSource) -> str:
     """Return the reason why Pillow knows no format for a file, given by its path or content."""
     if isinstance(source, Content):
         head = source[:12]

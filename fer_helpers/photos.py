@@ -17,7 +17,7 @@ from fer_helpers.datasets.faces import note
 from fer_helpers.datasets.source import is_hidden
 from fer_helpers.images import (
     FilePath,
-    Source,
+    ImageSource,
     crop_and_resize,
     decode,
     may_be_image,
@@ -112,11 +112,13 @@ def _search(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _name_each(images: Source | Iterable[Source]) -> list[tuple[str, Source]]:
+def _name_each(images: ImageSource | Iterable[ImageSource]) -> list[tuple[str, ImageSource]]:
     """Return each image with its name for a table; a folder stands for the images in it."""
-    if isinstance(images, np.ndarray) and (images.ndim == 4 or images.dtype.kind in "OU"):
-        images = list(images)
-    elif isinstance(images, Source):
+    if isinstance(images, np.ndarray) and (
+        images.ndim == 4 or (images.ndim == 1 and images.dtype.kind in "OU")
+    ):
+        images = list(images)  # a stack, or paths
+    elif isinstance(images, ImageSource):
         images = [images]
     elif not isinstance(images, Iterable) or hasattr(images, "read"):
         kind = type(images).__name__
@@ -135,7 +137,7 @@ def _name_each(images: Source | Iterable[Source]) -> list[tuple[str, Source]]:
 
 def predict_crops(
     model: keras.Model,
-    images: Source | Iterable[Source],
+    images: ImageSource | Iterable[ImageSource],
     attributes: bool = False,
     batch_size: int = 256,
 ) -> pd.DataFrame:
@@ -187,7 +189,7 @@ def predict_crops(
     return pd.concat(tables, ignore_index=True)
 
 
-def _read_bytes(source: Source) -> Source:
+def _read_bytes(source: ImageSource) -> ImageSource:
     """Return the content of a file, or the reason why it cannot be read; other images as given."""
     if not isinstance(source, FilePath):
         return source
@@ -198,7 +200,7 @@ def _read_bytes(source: Source) -> Source:
 
 
 def predict_photos(
-    model: keras.Model, photos: Source | Iterable[Source], attributes: bool = False
+    model: keras.Model, photos: ImageSource | Iterable[ImageSource], attributes: bool = False
 ) -> pd.DataFrame:
     """Find the faces in photos and predict each; a bad photo does not stop the others.
 
@@ -255,7 +257,7 @@ def _why_no_face(photo: Image.Image) -> str:
 
 
 def predict_photo(
-    model: keras.Model, photo: Source, attributes: bool = False
+    model: keras.Model, photo: ImageSource, attributes: bool = False
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Find the faces in one photo and predict each.
 

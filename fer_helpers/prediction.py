@@ -55,7 +55,7 @@ def predict(
     if tuple(images.shape[1:]) not in (shape, shape[:2]):
         raise ValueError(
             f"images must be grey, (N, {shape[0]}, {shape[1]}, 1), not {tuple(images.shape)}: "
-            "for one image (1, ...); predict_crops takes images of any size, colours and files"
+            "put a single one into a list; predict_crops takes files, any size, and colours"
         )
     places = {task: model.output_names.index(output) for task, output in OUTPUTS.items()}
     batches = {task: [] for task in TASKS}

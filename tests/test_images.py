@@ -4,11 +4,13 @@ import io
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageOps
 
+import fer_helpers
 from fer_helpers.datasets.source import FOR_NOW
 from fer_helpers.images import (
     FORMATS,
@@ -379,6 +381,17 @@ def test_no_program_is_started_for_a_file_that_asks_for_one(tmp_path, monkeypatc
         open_image(photo)
     assert decoded(photo.read_bytes()) == "not an image"
     assert not (tmp_path / "started").exists()
+
+
+def test_pillow_opens_files_nowhere_else_in_the_package():
+    package = Path(fer_helpers.__file__).parent
+    calls = [
+        line.strip()
+        for path in package.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if "Image.open(" in line
+    ]
+    assert calls == ["with Image.open(file, formats=FORMATS) as picture:"]
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"hevc"])

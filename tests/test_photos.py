@@ -173,6 +173,7 @@ BAD = {
     "(N, H, W)": (lambda _: np.stack([GREY] * 5), r"not \(5, 200, 200\)"),
     "no rows": (lambda _: ASTRONAUT[:0], r"not \(0, 200, 3\)"),
     "scalar": (lambda _: np.array(5), r"not \(\)"),
+    "no array": (lambda _: np.array(None), r"not \(\)"),
     "complex": (lambda _: GREY * 1j, "must be numbers from 0 to 255"),
     "dates": (lambda _: np.zeros((9, 9), "datetime64[s]"), "must be numbers from 0 to 255"),
     "records": (lambda _: np.zeros((9, 9), [("a", int)]), "must be numbers from 0 to 255"),
