@@ -226,12 +226,13 @@ def test_evaluate_scores_without_copies_of_training_images(capsys, tmp_path):
 def test_predict_writes_the_documented_columns(capsys, tmp_path):
     Image.new("RGB", (90, 70), "grey").save(tmp_path / "a.png")
     (tmp_path / "b.jpg").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("not read")
     table = tmp_path / "out.csv"
-    out_of(
-        capsys,
-        *("predict", tmp_path, "--no-detect", "--attributes", "--weights", "SAMPLE"),
-        *("--out", table),
-    )
+    words = ("predict", tmp_path, "--no-detect", "--attributes", "--weights", "SAMPLE")
+    assert main([str(word) for word in (*words, "--out", table)]) == 0
+    notes = capsys.readouterr().err
+    assert "1 file ignored, hidden or without the ending of an image: notes.txt\n" in notes
+    assert f"2 rows in {table}, 1 with an error\n" in notes
     rows = pd.read_csv(table)
     assert rows.columns.tolist()[:3] == ["path", "emotion", "emotion_surprise"]
     assert {"gender_male", "race_Caucasian", "age_0-3", "error"} <= set(rows)
