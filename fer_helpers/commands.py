@@ -99,8 +99,10 @@ def train(args) -> None:
 
 
 def _train(args) -> None:
-    from fer_helpers import training
+    from fer_helpers import backend, training
 
+    if line := backend.unused_gpu():
+        note(f"note: {line}")
     out = args.out or Path("results") / args.dataset
     with lines_beside_json(args.json):
         history = training.train(
