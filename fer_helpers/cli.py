@@ -123,7 +123,18 @@ def _add_evaluate(subparsers) -> None:
     sub.add_argument(
         "--by", choices=tuple(TASKS), help="also score each class of this task on its own"
     )
-    sub.add_argument("--predictions", type=Path, metavar="CSV", help="also write a row per image")
+    sub.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="CSV",
+        help="also write a row per image: true and predicted class, probabilities",
+    )
+    sub.add_argument(
+        "--figures",
+        type=Path,
+        metavar="FOLDER",
+        help="also draw the confusion matrix of each task: confusion-emotion.png, ...",
+    )
 
 
 def _add_audit(subparsers) -> None:

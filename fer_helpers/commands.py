@@ -152,6 +152,8 @@ def _loss_weights(words: list[str]) -> dict[str, float]:
 def evaluate(args) -> None:
     """Score weights on a split of a data set."""
     scores = _score(args)
+    if args.figures:
+        _draw_confusion(scores["confusion"], args.figures)
     if args.json:
         print(json.dumps(_as_json(args, scores), indent=1))
     else:
@@ -159,8 +161,8 @@ def evaluate(args) -> None:
 
 
 def _score(args) -> dict:
-    """Return the tables of `evaluate`: by task, without copies, by class and by group."""
-    from fer_helpers import evaluation, groups, prediction
+    """Return the tables of `evaluate`: by task, without copies, by class, confusion, by group."""
+    from fer_helpers import evaluation, groups
 
     faces, probabilities = _predict_dataset(args, args.views)
     tasks = evaluation.accuracy_table(faces.labels, probabilities)
@@ -169,9 +171,7 @@ def _score(args) -> dict:
             f"{args.dataset}, split {args.split}, has no labels to score by: choose another split"
         )
     if args.predictions:
-        rows = prediction.prediction_table(faces.paths, probabilities, attributes=True)
-        rows["error"] = ""
-        _write_csv(rows, args.predictions)
+        _write_csv(_predictions(faces, probabilities), args.predictions)
     copies, unseen = _copies_of_training(args, faces), None
     if copies is not None:
         rest = {task: rows[~copies] for task, rows in probabilities.items()}
@@ -184,6 +184,9 @@ def _score(args) -> dict:
         "classes": {
             task: evaluation.class_table(faces.labels, probabilities, task) for task in tasks.index
         },
+        "confusion": {
+            task: evaluation.confusion(faces.labels, probabilities, task) for task in tasks.index
+        },
         "groups": {
             task: groups.group_table(faces.labels, probabilities, task, args.by)
             for task in tasks.index
@@ -192,11 +195,36 @@ def _score(args) -> dict:
     }
 
 
+def _predictions(faces, probabilities: Mapping):
+    """Return one row per face: each task's prediction, with the true class beside it."""
+    from fer_helpers.labels import decode_labels
+    from fer_helpers.prediction import prediction_table
+
+    rows = prediction_table(faces.paths, probabilities, attributes=True)
+    for task, names in decode_labels(faces.labels).items():
+        rows.insert(rows.columns.get_loc(task) + 1, f"true_{task}", names)
+    return rows.assign(error="")
+
+
+def _draw_confusion(tables: Mapping, folder: Path) -> None:
+    """Draw the confusion matrix of each task: confusion-emotion.png, ..."""
+    from fer_helpers import plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for task, counts in tables.items():
+        target = folder / f"confusion-{task}.png"
+        plots.save(plots.confusion_matrix(counts, task), target)
+        note(f"drawn in {target}")
+
+
 def _as_json(args, scores: Mapping) -> dict:
     unseen = scores["unseen"]
-    recalls = {
-        task: {"recall": rows["recall"].dropna().to_dict()}
-        for task, rows in scores["classes"].items()
+    by_class = {
+        task: {
+            "recall": scores["classes"][task]["recall"].dropna().to_dict(),
+            "confusion": counts.to_dict("index"),  # labelled class -> predicted class -> faces
+        }
+        for task, counts in scores["confusion"].items()
     }
     tasks = scores["tasks"].to_dict("index")
     return {
@@ -207,7 +235,7 @@ def _as_json(args, scores: Mapping) -> dict:
         "views": args.views,
         "copies_of_training_images": scores["copies"],
         "without_copies": None if unseen is None else unseen.to_dict("index"),
-        "tasks": {task: row | recalls[task] for task, row in tasks.items()},
+        "tasks": {task: row | by_class[task] for task, row in tasks.items()},
         "groups": {task: rows.to_dict("index") for task, rows in scores["groups"].items()},
     }
 
@@ -288,12 +316,29 @@ def _copies_of_training(args, faces):
     if np.isin(faces.splits, TRAINING_SPLITS).any():
         note("note: training faces are scored, too: this is no test")
         return None
+    _note_seen_faces(args, faces)
     whole = read_dataset(args.dataset, data_dir=args.data_dir)
     training = np.isin(whole.splits, TRAINING_SPLITS)
     if not training.any():
         note("note: no training split here to search for copies in")
         return None
     return find_copies(faces.images, whole.images[training])
+
+
+def _note_seen_faces(args, faces) -> None:
+    """Note that shipped weights may be scored on the very faces that they were trained on."""
+    import numpy as np
+
+    from fer_helpers.model import HELD_OUT, TRAINED_ON
+
+    if args.weights not in ("FER", "UTKFACE", "RAFDB") or args.dataset in ("SAMPLE", "RAFDB"):
+        return
+    official = not any("may not be the official splits" in text for text in faces.notes)
+    if not (official and np.isin(faces.splits, HELD_OUT.get(args.dataset, ())).all()):
+        note(
+            f"note: the shipped weights were trained on {TRAINED_ON}, which may hold "
+            "these faces: this score is no test"
+        )
 
 
 # ---------------------------------------------------------------------------- predict, visualize

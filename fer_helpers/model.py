@@ -23,6 +23,9 @@ _PRETRAINED = {
     "UTKFACE": "open-data",
     "RAFDB": "open-data",  # the same classes; RAF-DB's terms allow no weights of its own
 }
+# What open-data learned from, and the splits of the same data sets that it did not.
+TRAINED_ON = "FER2013's Training split and UTKFace's train split"
+HELD_OUT = {"FER": ("PublicTest", "PrivateTest"), "UTKFACE": ("validation",)}
 
 
 @keras.saving.register_keras_serializable("fer_helpers")
