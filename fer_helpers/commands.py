@@ -415,6 +415,7 @@ def export(args) -> None:
     """Write a network as one file that runs without Keras."""
     from fer_helpers.export import SUFFIXES, export
     from fer_helpers.model import load_model
+    from fer_helpers.training import origin
 
     # Beside a network of your own: those of two runs are both called model.keras.
     name = Path("results", args.weights) if args.weights in DATASETS else Path(args.weights)
@@ -422,7 +423,8 @@ def export(args) -> None:
     network = load_model(args.weights)
     # The converters have no steps that a bar could count.
     print(f"converting {args.weights}: up to a minute", file=sys.stderr, flush=True)
-    report = export(network, out, args.format, args.int8, args.dataset, args.data_dir)
+    options = args.format, args.int8, args.dataset, args.data_dir, origin(args.weights)
+    report = export(network, out, *options)
     if args.json:
         print(json.dumps(report, indent=1))
         return

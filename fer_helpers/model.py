@@ -23,6 +23,7 @@ _PRETRAINED = {
     "UTKFACE": "open-data",
     "RAFDB": "open-data",  # the same classes; RAF-DB's terms allow no weights of its own
 }
+RAFDB_RUN = Path("results", "RAFDB", "model.keras")  # where `train` writes it
 # What open-data learned from, and the splits of the same data sets that it did not.
 TRAINED_ON = "FER2013's Training split and UTKFace's train split"
 HELD_OUT = {"FER": ("PublicTest", "PrivateTest"), "UTKFACE": ("validation",)}
@@ -226,13 +227,12 @@ def get_model(
             "leave backbone= out"
         )
     if dataset_name == "RAFDB":
-        own = Path("results", "RAFDB", "model.keras")
-        if own.is_file():
-            return load_model(own)
+        if RAFDB_RUN.is_file():
+            return load_model(RAFDB_RUN)
         note(
             "These weights were trained on FER2013 and UTKFace and have not seen RAF-DB. To train "
             "on your copy: python -m fer_helpers train --dataset RAFDB, which writes "
-            f"{own.as_posix()}; from then on that file is taken."
+            f"{RAFDB_RUN.as_posix()}; from then on that file is taken."
         )
     if dataset_name not in _PRETRAINED:
         raise FileNotFoundError(
