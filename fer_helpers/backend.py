@@ -135,11 +135,10 @@ def unused_gpu() -> str:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):  # no driver, or no device
         return ""
-    name, package = answer.stdout.partition("\n")[0], BACKENDS[keras.backend.backend()]
-    return (
-        name
-        and f'{name} is there, but not used by {package.split("[")[0]}: pip install "{package}"'
-    )
+    name, backend = answer.stdout.partition("\n")[0], keras.backend.backend()
+    if not name:
+        return ""
+    return f'{name} is there, but {backend} does not use it: pip install "{BACKENDS[backend]}"'
 
 
 def check_environment() -> None:

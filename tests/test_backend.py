@@ -105,7 +105,7 @@ def driver(tmp_path, monkeypatch):
 
 def test_a_gpu_that_is_not_used_is_named_with_the_install_line(driver, capsys, monkeypatch):
     driver("echo Tesla T4; echo Tesla T4")
-    line = 'Tesla T4 is there, but not used by tensorflow: pip install "tensorflow[and-cuda]"'
+    line = 'Tesla T4 is there, but tensorflow does not use it: pip install "tensorflow[and-cuda]"'
     assert backend.unused_gpu() == line
     backend.check_environment()
     assert line in capsys.readouterr().out.splitlines()
@@ -126,4 +126,4 @@ def test_a_driver_without_a_device_is_no_gpu(driver):
 def test_train_says_so_before_it_begins(driver, monkeypatch, capsys):
     driver("echo Tesla T4")
     assert main(["train", "--dataset", "SAMPLE", "--loss-weights", "mood=1"]) == 2
-    assert capsys.readouterr().err.startswith("note: Tesla T4 is there, but not used by tensorflow")
+    assert capsys.readouterr().err.startswith("note: Tesla T4 is there, but tensorflow does not")

@@ -106,7 +106,7 @@ def test_the_lines_of_the_readme_need_onnxruntime_numpy_and_pillow_alone(files, 
         out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         named, found = out.stdout.splitlines()
         wanted = predict_crops(network, [tmp_path / name]).filter(like="emotion_").loc[0]
-        np.testing.assert_allclose(json.loads(found)[0], wanted, atol=1e-3)
+        np.testing.assert_allclose(json.loads(found)[0], wanted, atol=1e-4)
         assert [f"emotion_{word}" for word in re.findall("'(.*?)'", named)] == [*wanted.index]
 
 
