@@ -22,7 +22,10 @@ Data sets are looked for in data/, in $FER_DATA_DIR, or in --data-dir: FER/, RAF
 UTKFACE/ hold the unpacked files or the zip as downloaded. SAMPLE needs none.
 `python -m fer_helpers.studies` has the long runs behind the shipped weights and notebook 08.
 """
-WEIGHTS_HELP = "a .keras file, or SAMPLE, FER or UTKFACE for the shipped weights"
+WEIGHTS_HELP = (
+    "a .keras file; SAMPLE, FER or UTKFACE for the shipped weights; RAFDB for your own in "
+    "results/RAFDB, else the shipped ones"
+)
 BACKBONE_HELP = (
     "compact (the default), deep, wide (for a GPU), or paper for the CNN of arXiv 2110.15028"
 )
