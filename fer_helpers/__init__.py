@@ -7,7 +7,9 @@ What the notebooks use most can be imported from here. Keras is loaded by the fi
 that needs it, so ``import fer_helpers`` itself is quick.
 """
 
+import sys
 from importlib import import_module
+from importlib.machinery import PathFinder
 
 _HOME = {
     "labels": (
@@ -42,8 +44,35 @@ def __getattr__(name: str):
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(f"{__name__}.{module}")
+    if "keras" in sys.modules:
+        _register()
     return home if name in _HOME else getattr(home, name)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _register() -> None:
+    """Register the package's layers, losses and metrics with Keras, for its own `load_model`."""
+    for module in ("model", "losses"):
+        import_module(f"{__name__}.{module}")
+
+
+class _AfterKeras:
+    """Finder of modules that registers as soon as Keras has been imported by someone else."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "keras" or f"{__name__}.backend" in sys.modules:
+            return None
+        if spec := PathFinder.find_spec(name, path):
+            run = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: (run(module), _register())
+        return spec
+
+
+if "keras" in sys.modules:
+    _register()
+else:
+    sys.meta_path.insert(0, _AfterKeras)

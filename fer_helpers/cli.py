@@ -24,7 +24,10 @@ UTKFACE/ hold the unpacked files or the zip as downloaded. SAMPLE needs none. Fa
 are given by their path: a folder per class, or a metadata.csv (data/README.md).
 `python -m fer_helpers.studies` has the long runs behind the shipped weights and notebook 08.
 """
-WEIGHTS_HELP = "a .keras file, or SAMPLE, FER or UTKFACE for the shipped weights"
+WEIGHTS_HELP = (
+    "a .keras file; SAMPLE, FER or UTKFACE for the shipped weights; RAFDB for your own in "
+    "results/RAFDB, else the shipped ones"
+)
 BACKBONE_HELP = (
     "compact (the default), deep, wide (for a GPU), or paper for the CNN of arXiv 2110.15028"
 )
@@ -136,7 +139,18 @@ def _add_evaluate(subparsers) -> None:
     sub.add_argument(
         "--by", choices=tuple(TASKS), help="also score each class of this task on its own"
     )
-    sub.add_argument("--predictions", type=Path, metavar="CSV", help="also write a row per image")
+    sub.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="CSV",
+        help="also write a row per image: true and predicted class, probabilities",
+    )
+    sub.add_argument(
+        "--figures",
+        type=Path,
+        metavar="FOLDER",
+        help="also draw the confusion matrix of each task: confusion-emotion.png, ...",
+    )
 
 
 def _add_audit(subparsers) -> None:

@@ -104,8 +104,10 @@ def train(args) -> None:
 
 
 def _train(args) -> None:
-    from fer_helpers import training
+    from fer_helpers import backend, training
 
+    if line := backend.unused_gpu():
+        note(f"note: {line}")
     out = args.out or Path("results") / args.dataset
     with lines_beside_json(args.json):
         history = training.train(
@@ -155,6 +157,8 @@ def _loss_weights(words: list[str]) -> dict[str, float]:
 def evaluate(args) -> None:
     """Score weights on a split of a data set."""
     scores = _score(args)
+    if args.figures:
+        _draw_confusion(scores["confusion"], args.figures)
     if args.json:
         print(json.dumps(_as_json(args, scores), indent=1))
     else:
@@ -162,8 +166,8 @@ def evaluate(args) -> None:
 
 
 def _score(args) -> dict:
-    """Return the tables of `evaluate`: by task, without copies, by class and by group."""
-    from fer_helpers import evaluation, groups, prediction
+    """Return the tables of `evaluate`: by task, without copies, by class, confusion, by group."""
+    from fer_helpers import evaluation, groups
 
     faces, probabilities = _predict_dataset(args, args.views)
     tasks = evaluation.accuracy_table(faces.labels, probabilities)
@@ -172,9 +176,7 @@ def _score(args) -> dict:
             f"{args.dataset}, split {args.split}, has no labels to score by: choose another split"
         )
     if args.predictions:
-        rows = prediction.prediction_table(faces.paths, probabilities, attributes=True)
-        rows["error"] = ""
-        _write_csv(rows, args.predictions)
+        _write_csv(_predictions(faces, probabilities), args.predictions)
     copies, unseen = _copies_of_training(args, faces), None
     if copies is not None:
         rest = {task: rows[~copies] for task, rows in probabilities.items()}
@@ -187,6 +189,9 @@ def _score(args) -> dict:
         "classes": {
             task: evaluation.class_table(faces.labels, probabilities, task) for task in tasks.index
         },
+        "confusion": {
+            task: evaluation.confusion(faces.labels, probabilities, task) for task in tasks.index
+        },
         "groups": {
             task: groups.group_table(faces.labels, probabilities, task, args.by)
             for task in tasks.index
@@ -195,11 +200,36 @@ def _score(args) -> dict:
     }
 
 
+def _predictions(faces, probabilities: Mapping):
+    """Return one row per face: each task's prediction, with the true class beside it."""
+    from fer_helpers.labels import decode_labels
+    from fer_helpers.prediction import prediction_table
+
+    rows = prediction_table(faces.paths, probabilities, attributes=True)
+    for task, names in decode_labels(faces.labels).items():
+        rows.insert(rows.columns.get_loc(task) + 1, f"true_{task}", names)
+    return rows.assign(error="")
+
+
+def _draw_confusion(tables: Mapping, folder: Path) -> None:
+    """Draw the confusion matrix of each task: confusion-emotion.png, ..."""
+    from fer_helpers import plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for task, counts in tables.items():
+        target = folder / f"confusion-{task}.png"
+        plots.save(plots.confusion_matrix(counts, task), target)
+        note(f"drawn in {target}")
+
+
 def _as_json(args, scores: Mapping) -> dict:
     unseen = scores["unseen"]
-    recalls = {
-        task: {"recall": rows["recall"].dropna().to_dict()}
-        for task, rows in scores["classes"].items()
+    by_class = {
+        task: {
+            "recall": scores["classes"][task]["recall"].dropna().to_dict(),
+            "confusion": counts.to_dict("index"),  # labelled class -> predicted class -> faces
+        }
+        for task, counts in scores["confusion"].items()
     }
     tasks = scores["tasks"].to_dict("index")
     return {
@@ -210,7 +240,7 @@ def _as_json(args, scores: Mapping) -> dict:
         "views": args.views,
         "copies_of_training_images": scores["copies"],
         "without_copies": None if unseen is None else unseen.to_dict("index"),
-        "tasks": {task: row | recalls[task] for task, row in tasks.items()},
+        "tasks": {task: row | by_class[task] for task, row in tasks.items()},
         "groups": {task: rows.to_dict("index") for task, rows in scores["groups"].items()},
     }
 
@@ -291,12 +321,29 @@ def _copies_of_training(args, faces):
     if np.isin(faces.splits, TRAINING_SPLITS).any():
         note("note: training faces are scored, too: this is no test")
         return None
+    _note_seen_faces(args, faces)
     whole = read_dataset(args.dataset, data_dir=args.data_dir)
     training = np.isin(whole.splits, TRAINING_SPLITS)
     if not training.any():
         note("note: no training split here to search for copies in")
         return None
     return find_copies(faces.images, whole.images[training])
+
+
+def _note_seen_faces(args, faces) -> None:
+    """Note that shipped weights may be scored on the very faces that they were trained on."""
+    import numpy as np
+
+    from fer_helpers.model import HELD_OUT, TRAINED_ON
+
+    if args.weights not in ("FER", "UTKFACE", "RAFDB") or args.dataset in ("SAMPLE", "RAFDB"):
+        return
+    official = not any("may not be the official splits" in text for text in faces.notes)
+    if not (official and np.isin(faces.splits, HELD_OUT.get(args.dataset, ())).all()):
+        note(
+            f"note: the shipped weights were trained on {TRAINED_ON}, which may hold "
+            "these faces: this score is no test"
+        )
 
 
 # ---------------------------------------------------------------------------- predict, visualize
@@ -373,6 +420,7 @@ def export(args) -> None:
     """Write a network as one file that runs without Keras."""
     from fer_helpers.export import SUFFIXES, export
     from fer_helpers.model import load_model
+    from fer_helpers.training import origin
 
     # Beside a network of your own: those of two runs are both called model.keras.
     name = Path("results", args.weights) if args.weights in DATASETS else Path(args.weights)
@@ -380,7 +428,8 @@ def export(args) -> None:
     network = load_model(args.weights)
     # The converters have no steps that a bar could count.
     print(f"converting {args.weights}: up to a minute", file=sys.stderr, flush=True)
-    report = export(network, out, args.format, args.int8, args.dataset, args.data_dir)
+    options = args.format, args.int8, args.dataset, args.data_dir, origin(args.weights)
+    report = export(network, out, *options)
     if args.json:
         print(json.dumps(report, indent=1))
         return

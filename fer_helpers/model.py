@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fer_helpers.augment import RandomFace
 from fer_helpers.backend import dtype_policy, keras
+from fer_helpers.datasets.faces import note
 from fer_helpers.labels import DATASETS, OUTPUTS, TASKS, check_dataset
 
 layers, ops = keras.layers, keras.ops
@@ -16,7 +17,16 @@ layers, ops = keras.layers, keras.ops
 IMAGE_SIZE = 48
 
 # The weights that are shipped for each data set; open-data is trained on FER2013 and UTKFace.
-_PRETRAINED = {"SAMPLE": "sample", "FER": "open-data", "UTKFACE": "open-data"}
+_PRETRAINED = {
+    "SAMPLE": "sample",
+    "FER": "open-data",
+    "UTKFACE": "open-data",
+    "RAFDB": "open-data",  # the same classes; RAF-DB's terms allow no weights of its own
+}
+RAFDB_RUN = Path("results", "RAFDB", "model.keras")  # where `train` writes it
+# What open-data learned from, and the splits of the same data sets that it did not.
+TRAINED_ON = "FER2013's Training split and UTKFace's train split"
+HELD_OUT = {"FER": ("PublicTest", "PrivateTest"), "UTKFACE": ("validation",)}
 
 
 @keras.saving.register_keras_serializable("fer_helpers")
@@ -178,7 +188,9 @@ def get_model(
         Load the weights that come with the package (no download).
     dataset_name
         With `pretrained`: which data set's weights. ``"FER"`` and ``"UTKFACE"`` are one
-        network trained on both, ``"SAMPLE"`` knows drawn faces only.
+        network trained on both, ``"SAMPLE"`` knows drawn faces only. ``"RAFDB"`` is your own
+        ``results/RAFDB/model.keras``, looked for in the current folder; without it, the network
+        for FER and UTKFACE, which has not seen RAF-DB: a line on stderr says so.
     backbone
         Of an untrained network: ``"compact"`` (the default), a small residual network;
         ``"deep"`` and ``"wide"``, larger ones, the last for a GPU; ``"paper"``, the CNN of
@@ -198,7 +210,8 @@ def get_model(
     Raises
     ------
     ValueError
-        Unknown backbone or data set.
+        Unknown backbone or data set, or ``results/RAFDB/model.keras`` is not a network of this
+        package, see `load_model`.
     FileNotFoundError
         No weights are shipped for this data set.
     """
@@ -213,27 +226,21 @@ def get_model(
             f"shipped weights have a backbone of their own, which cannot be {backbone!r}: "
             "leave backbone= out"
         )
-    return _load_shipped(dataset_name)
-
-
-def _load_shipped(dataset_name: str) -> keras.Model:
-    folder = files("fer_helpers") / "pretrained"
-    name = _PRETRAINED.get(dataset_name, dataset_name)
-    weights = folder / f"{name}.weights.h5"
-    if not weights.is_file():
-        train = f"'python -m fer_helpers train --dataset {dataset_name}'"
-        if dataset_name == "RAFDB":
-            way = (
-                "its terms do not allow it. If you have RAF-DB, "
-                f"{train} starts from the shipped weights for FER and UTKFACE"
-            )
-        else:
-            way = f"only for {', '.join(_PRETRAINED)}. {train} trains your own"
-        raise FileNotFoundError(
-            f"no weights for {dataset_name} are shipped: {way}, and writes "
-            f"results/{dataset_name}/model.keras for fer_helpers.load_model"
+    if dataset_name == "RAFDB":
+        if RAFDB_RUN.is_file():
+            return load_model(RAFDB_RUN)
+        note(
+            "These weights were trained on FER2013 and UTKFace and have not seen RAF-DB. To train "
+            "on your copy: python -m fer_helpers train --dataset RAFDB, which writes "
+            f"{RAFDB_RUN.as_posix()}; from then on that file is taken."
         )
-    return read_weights(weights)
+    if dataset_name not in _PRETRAINED:
+        raise FileNotFoundError(
+            f"no weights for {dataset_name} are shipped, only for {', '.join(_PRETRAINED)}; those "
+            "for FER have the same classes"
+        )
+    folder = files("fer_helpers") / "pretrained"
+    return read_weights(folder / f"{_PRETRAINED[dataset_name]}.weights.h5")
 
 
 def read_weights(weights: Path) -> keras.Model:
@@ -300,8 +307,9 @@ def load_model(weights: str | Path) -> keras.Model:
     Parameters
     ----------
     weights
-        ``"SAMPLE"``, ``"FER"`` or ``"UTKFACE"`` for shipped weights, or the path of a
-        ``.keras`` file, such as the ``model.keras`` that training wrote.
+        ``"SAMPLE"``, ``"FER"`` or ``"UTKFACE"`` for shipped weights, ``"RAFDB"`` for your own
+        or the shipped ones, see `get_model`; or the path of a ``.keras`` file, such as the
+        ``model.keras`` that training wrote.
 
     Returns
     -------
@@ -312,7 +320,7 @@ def load_model(weights: str | Path) -> keras.Model:
     Raises
     ------
     FileNotFoundError
-        No such file, or no such shipped weights.
+        No such file, or no weights are shipped for this data set.
     ValueError
         The file is not a Keras model, or its heads are not the four of this package, in
         their order.

@@ -133,8 +133,8 @@ def confusion_matrix(counts: pd.DataFrame, task: str = "emotion") -> Figure:
         Its task, for the title.
     """
     shares = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
-    side = 1.8 + 0.55 * len(counts)
-    figure, axes = plt.subplots(figsize=(side + 0.8, side))
+    side = 2.2 + 0.6 * len(counts)
+    figure, axes = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     sns.heatmap(
         shares,
         annot=True,
@@ -147,6 +147,9 @@ def confusion_matrix(counts: pd.DataFrame, task: str = "emotion") -> Figure:
         ax=axes,
     )
     axes.set(title=f"Confusion of {task}", xlabel="predicted", ylabel="labelled")
+    axes.tick_params(axis="y", rotation=0)
+    # Turned, long names do not overlap.
+    plt.setp(axes.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
     return figure
 
 

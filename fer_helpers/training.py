@@ -1,5 +1,6 @@
 """Training: compile with weighted losses, and the whole way from a data set to a network."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from fer_helpers.datasets import load_training_data
 from fer_helpers.distributed import on_all_gpus
 from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS, check_task
 from fer_helpers.losses import MaskedAccuracy, MaskedCrossentropy
-from fer_helpers.model import get_model, load_model
+from fer_helpers.model import RAFDB_RUN, get_model, load_model
 from fer_helpers.runs import fit
 
 # The weights of arXiv 2110.15028.
@@ -22,6 +23,16 @@ PAPER_LOSS_WEIGHTS = {"emotion": 2.0, "gender": 0.1, "race": 1.5, "age": 4.0}
 # For Adam, from random weights and from weights that should keep what they know.
 LEARNING_RATE = 2e-3
 FINE_TUNING_RATE = 5e-4
+
+
+SHIPPED = {
+    "SAMPLE": "the shipped weights for SAMPLE, trained on drawn faces; terms: MIT licence",
+    **dict.fromkeys(
+        ("FER", "UTKFACE"),
+        "the shipped weights for FER and UTKFACE, trained on FER2013 and UTKFace; terms: "
+        "non-commercial research and teaching",
+    ),
+}
 
 
 def compile_model(
@@ -211,6 +222,33 @@ def train(
         out_dir,
         monitor,
     )
+
+
+def origin(weights: str | Path) -> str:
+    """Return what weights were trained on, what they started from, and under which terms.
+
+    Parameters
+    ----------
+    weights
+        As `load_model` takes them. Of a file, the ``settings.json`` beside it is read, which
+        `train` wrote.
+
+    Returns
+    -------
+    str
+        ``"<weights>: not stated"`` without such a file.
+    """
+    if str(weights) == "RAFDB":  # as `load_model` chooses
+        weights = RAFDB_RUN if RAFDB_RUN.is_file() else "FER"
+    if str(weights) in SHIPPED:
+        return SHIPPED[str(weights)]
+    try:
+        settings = json.loads((Path(weights).parent / "settings.json").read_text())
+        faces = settings["training"]["images"].partition("[")[2].partition(",")[0]
+        start = settings["start"] or "random weights"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{weights}: not stated"
+    return f"{weights}: trained on {faces} faces (settings.json has their digest), from {start}"
 
 
 def _choose_monitor(dataset_name: str, y, y_val, loss_weights: Mapping[str, float]) -> str:

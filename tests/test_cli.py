@@ -1,5 +1,6 @@
 """The command line, as a shell user meets it."""
 
+import argparse
 import functools
 import json
 import re
@@ -15,8 +16,9 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from fer_helpers import cli, load_model, predict, training
+from fer_helpers import cli, commands, load_model, predict, training
 from fer_helpers.cli import main
+from fer_helpers.datasets import Faces
 from fer_helpers.labels import TASKS
 from fer_helpers.model import BACKBONES
 from fer_helpers.studies import __main__ as studies
@@ -184,17 +186,66 @@ def test_evaluate_reads_a_lone_part_and_writes_a_row_an_image(capsys, private_te
     rows = pd.read_csv(table)
     wanted = ["path"]
     for task, names in TASKS.items():
-        wanted += [task, *(f"{task}_{name}" for name in names)]
+        wanted += [task, f"true_{task}", *(f"{task}_{name}" for name in names)]
     assert rows.columns.tolist() == [*wanted, "error"]
-    share = (
-        rows["emotion"]
-        == rows["path"]
-        .str.extract(r"(angry|happy)")[0]
-        .map({"angry": "anger", "happy": "happiness"})
-    ).mean()
+    folders = rows["path"].str.extract(r"(angry|happy)")[0]
+    assert rows["true_emotion"].tolist() == [
+        {"angry": "anger", "happy": "happiness"}[folder] for folder in folders
+    ]
+    assert rows["true_age"].isna().all()  # not labelled
+    share = (rows["emotion"] == rows["true_emotion"]).mean()
     assert report["tasks"]["emotion"]["accuracy"] == pytest.approx(share)
     # No training part to compare with: not "no copies".
     assert report["copies_of_training_images"] is report["without_copies"] is None
+
+
+def test_evaluate_counts_and_draws_what_is_taken_for_what(capsys, small_sample, tmp_path):
+    table, folder = tmp_path / "rows.csv", tmp_path / "made" / "figures"
+    words = ["--weights", "SAMPLE", "--dataset", "SAMPLE", "--data-dir", small_sample]
+    files = ["--split", "test", "--predictions", table, "--figures", folder]
+    report = json.loads(out_of(capsys, "evaluate", *words, *files, "--json"))
+    rows = pd.read_csv(table)
+    for task, names in TASKS.items():
+        counts = pd.crosstab(rows[f"true_{task}"], rows[task])
+        found = pd.DataFrame.from_dict(report["tasks"][task]["confusion"], orient="index")
+        assert found.columns.tolist() == found.index.tolist() == [*names]
+        wanted = counts.reindex(index=names, columns=names, fill_value=0)
+        np.testing.assert_array_equal(found, wanted)
+    assert {path.name for path in folder.iterdir()} == {f"confusion-{task}.png" for task in TASKS}
+    assert all(min(Image.open(path).size) > 300 for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("weights", "dataset", "split", "notes", "seen"),
+    [
+        ("FER", "FER", "PrivateTest", [], False),
+        ("FER", "FER", "PrivateTest", ["... these may not be the official splits"], True),
+        ("RAFDB", "FER", "unheard of", [], True),
+        ("UTKFACE", "UTKFACE", "validation", [], False),
+        ("UTKFACE", "UTKFACE", "test", [], True),
+        ("FER", "some/folder", "test", [], True),
+        ("FER", "RAFDB", "test", [], False),
+        ("FER", "SAMPLE", "test", [], False),
+        ("results/FER/model.keras", "FER", "test", [], False),
+        ("SAMPLE", "FER", "test", [], False),
+    ],
+)
+def test_shipped_weights_on_faces_they_may_have_seen_are_no_test(
+    weights, dataset, split, notes, seen, capsys
+):
+    args = argparse.Namespace(weights=weights, dataset=dataset)
+    none = np.zeros((1, 48, 48, 1), np.uint8), np.zeros((1, 18)), np.array(["a"])
+    commands._note_seen_faces(args, Faces(*none, np.array([split]), notes=notes))
+    assert ("which may hold these faces: this score is no test" in capsys.readouterr().err) == seen
+
+
+def test_a_random_split_of_fer_is_called_that(capsys, private_test):
+    words = ["--weights", "FER", "--dataset", "FER", "--data-dir", str(private_test)]
+    for number, file in enumerate((private_test / "FER").rglob("*.jpg")):
+        file.rename(file.with_name(f"{number}.jpg"))
+    assert main(["evaluate", *words, "--split", "test"]) == 0
+    error = capsys.readouterr().err
+    assert "trained on FER2013's Training split and UTKFace's train split, which may" in error
 
 
 def test_evaluate_scores_without_copies_of_training_images(capsys, tmp_path):
