@@ -101,7 +101,7 @@ def train(args) -> None:
 def _train(args) -> None:
     from fer_helpers import training
 
-    out = args.out or Path("results") / args.dataset
+    out = args.out or training.run_folder(args.dataset)
     with lines_beside_json(args.json):
         history = training.train(
             args.dataset,
@@ -112,6 +112,7 @@ def _train(args) -> None:
             backbone=args.backbone,
             batch_size=args.batch_size,
             loss_weights=training.PAPER_LOSS_WEIGHTS | _loss_weights(args.loss_weights),
+            class_weights=_class_weights(args.class_weights),
             start=args.start,
         )
     show_run(history, out, args.json)
@@ -127,7 +128,8 @@ def show_run(history, out: Path, as_json: bool) -> None:
     if as_json:
         show(history, True)
     else:
-        print(f"epochs: {len(history)}; best model in {out / 'model.keras'}")
+        epochs = int((history["epoch"] > 0).sum())  # 0 is the start, which is no epoch of training
+        print(f"epochs: {epochs}; best model in {out / 'model.keras'}")
 
 
 def _loss_weights(words: list[str]) -> dict[str, float]:
@@ -140,6 +142,25 @@ def _loss_weights(words: list[str]) -> dict[str, float]:
         except ValueError:
             raise ValueError(
                 f"--loss-weights takes TASK=NUMBER, such as age=4, not {word!r}"
+            ) from None
+    return weights
+
+
+def _class_weights(words: list[str]) -> dict[str, str | dict[str, float]]:
+    """Return the weights in words such as ``emotion=balanced`` or ``emotion=fear:2,anger:1.5``."""
+    weights = {}
+    for word in words:
+        task, _, given = word.partition("=")
+        if given == "balanced":
+            weights[task] = given
+            continue
+        pairs = [pair.rpartition(":") for pair in given.split(",")]
+        try:
+            weights[task] = {name.strip(): float(value) for name, _, value in pairs}
+        except ValueError:
+            raise ValueError(
+                "--class-weights takes TASK=balanced or TASK=CLASS:NUMBER,..., such as "
+                f"emotion=disgust:5,fear:2, not {word!r}"
             ) from None
     return weights
 
@@ -258,8 +279,9 @@ def _why_no_groups(args, faces) -> str:
 
 def _write_card(args, faces, probabilities: Mapping) -> None:
     from fer_helpers.card import model_card
+    from fer_helpers.training import origin
 
-    names = str(args.weights), args.dataset, args.split
+    names = str(args.weights), args.dataset, args.split, origin(args.weights)
     card = model_card(faces.labels, probabilities, *names, smallest=args.smallest)
     args.card.parent.mkdir(parents=True, exist_ok=True)
     args.card.write_text(card, encoding="utf-8")

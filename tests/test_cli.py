@@ -135,6 +135,7 @@ def test_train_passes_on_what_it_was_asked_for(capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "train", train)
     words = ["--seed", 3, "--backbone", "deep", "--batch-size", 8, "--start", "FER"]
+    words += ["--class-weights", "emotion=balanced", "race=Asian:2,African-American:1e1"]
     out_of(capsys, "train", "--dataset", "FER", *words, "--loss-weights", "age=0", "race=1e-1")
     (((*given,), options),) = calls
     assert given == ["FER", 30, Path("results/FER")]
@@ -142,6 +143,7 @@ def test_train_passes_on_what_it_was_asked_for(capsys, tmp_path, monkeypatch):
     assert options == {
         **{"data_dir": None, "seed": 3, "backbone": "deep", "batch_size": 8, "start": "FER"},
         "loss_weights": weights,
+        "class_weights": {"emotion": "balanced", "race": {"Asian": 2, "African-American": 10}},
     }
 
 
