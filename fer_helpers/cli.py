@@ -62,7 +62,11 @@ def _add_train(subparsers) -> None:
     text = "Train, or go on with a run that stopped, and keep the best epoch."
     sub = add_command(subparsers, commands.train, text)
     _add_dataset(sub, default="SAMPLE")
-    sub.add_argument("--epochs", type=positive, default=30, help="epochs in total (default 30)")
+    sub.add_argument(
+        "--epochs",
+        type=positive,
+        help="epochs in total (default 30 from random weights, 12 from given ones)",
+    )
     sub.add_argument(
         "--start",
         metavar="WEIGHTS",

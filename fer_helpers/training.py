@@ -20,9 +20,10 @@ from fer_helpers.runs import fit
 # The weights of arXiv 2110.15028.
 PAPER_LOSS_WEIGHTS = {"emotion": 2.0, "gender": 0.1, "race": 1.5, "age": 4.0}
 
-# For Adam, from random weights and from weights that should keep what they know.
-LEARNING_RATE = 2e-3
-FINE_TUNING_RATE = 5e-4
+# From random weights, and from weights that should keep what they know: the rate of Adam, and
+# the epochs. The latter were chosen by `studies.fine_tuning`, see pretrained/README.md.
+LEARNING_RATE, EPOCHS = 2e-3, 30
+FINE_TUNING_RATE, FINE_TUNING_EPOCHS = 1e-4, 12
 
 # "balanced", a number per class, or class name -> number.
 ClassWeights = str | Sequence[float] | Mapping[str, float]
@@ -210,7 +211,7 @@ def monitored_metric(
 
 def train(
     dataset_name: str = "SAMPLE",
-    epochs: int = 30,
+    epochs: int | None = None,
     out_dir: str | Path | None = None,
     *,
     data_dir: str | Path | None = None,
@@ -234,7 +235,8 @@ def train(
         ``"SAMPLE"``, ``"FER"``, ``"RAFDB"`` or ``"UTKFACE"``, or the path of faces of your own,
         see `load_data`.
     epochs
-        Epochs in total, including those of an interrupted run.
+        Epochs in total, including those of an interrupted run. If None: 12 from given weights,
+        30 from random ones.
     out_dir
         Folder for ``model.keras`` and ``history.csv``; see `run_folder` if None.
     data_dir
@@ -274,29 +276,76 @@ def train(
     OSError
         No room, or no permission to write.
     """
-    out_dir = Path(out_dir or run_folder(dataset_name))
-    (X, y), (X_val, y_val) = load_training_data(dataset_name, data_dir=data_dir)
-    monitor = _choose_monitor(dataset_name, y, y_val, loss_weights)
+    learnt, chosen = load_training_data(dataset_name, data_dir=data_dir)
     start = _choose_start(dataset_name, start, backbone)
+    return train_faces(
+        learnt,
+        chosen,
+        epochs or (FINE_TUNING_EPOCHS if start else EPOCHS),
+        Path(out_dir or run_folder(dataset_name)),
+        start=start,
+        seed=seed,
+        backbone=backbone,
+        batch_size=batch_size,
+        loss_weights=loss_weights,
+        class_weights=class_weights,
+        # Drawn faces vary by themselves, in all that the augmentation would change.
+        augment=dataset_name != "SAMPLE",
+    )
+
+
+def train_faces(
+    learnt: tuple[np.ndarray, np.ndarray],
+    chosen: tuple[np.ndarray, np.ndarray],
+    epochs: int,
+    out_dir: str | Path,
+    *,
+    start: str | Path | None = None,
+    seed: int = 0,
+    backbone: str | None = None,
+    batch_size: int = 32,
+    loss_weights: Mapping[str, float] = PAPER_LOSS_WEIGHTS,
+    class_weights: Mapping[str, ClassWeights] | None = None,
+    augment: bool = True,
+) -> pd.DataFrame:
+    """Train on faces that are loaded already, as `train` does.
+
+    Parameters
+    ----------
+    learnt, chosen
+        Faces to learn from, and others to choose the best epoch by: each ``(X, y)``, images
+        (N, 48, 48, 1) with values 0 to 255, and label rows float32 (N, 18).
+    epochs, out_dir, seed, backbone, batch_size, loss_weights, class_weights
+        See `train`.
+    start
+        Weights to start from, as `load_model` takes them; random ones if None.
+    augment
+        Change the faces at random while training, see `RandomFace`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The history, see `read_history`.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, OSError
+        See `train`.
+    """
+    (X, y), (X_val, y_val) = learnt, chosen
+    monitor = _choose_monitor(y, y_val, loss_weights)
     begin = load_model(start) if start else None
     if begin and backbone not in (None, begin.name):
         raise ValueError(f"{start} holds a {begin.name!r} network, but {backbone!r} is asked for")
     keras.utils.set_random_seed(seed)
     with on_all_gpus():  # all that has numbers: the network, and the optimizer's own
-        # Drawn faces vary by themselves, in all that the augmentation would change.
-        augment = dataset_name != "SAMPLE"
+        with dtype_policy(choose_precision()):
+            model = get_model(backbone=begin.name if begin else backbone, augment=augment)
         if begin:
-            model, rate = copy_to_train(begin, augment), FINE_TUNING_RATE
-        else:
-            with dtype_policy(choose_precision()):
-                model, rate = get_model(backbone=backbone, augment=augment), LEARNING_RATE
+            model.set_weights(begin.get_weights())
+        optimizer = keras.optimizers.Adam(FINE_TUNING_RATE if begin else LEARNING_RATE)
         compile_model(
-            model,
-            loss_weights,
-            labelled_tasks(y),
-            keras.optimizers.Adam(rate),
-            class_weights=class_weights,
-            y=y,
+            model, loss_weights, labelled_tasks(y), optimizer, class_weights=class_weights, y=y
         )
         # Here, since what is built later, to go on with a run, would be on one device only.
         model.optimizer.build(model.trainable_variables)
@@ -315,14 +364,6 @@ def run_folder(dataset_name: str) -> Path:
     """Return ``results/NAME``, where `train` writes by default; a path gives its last name."""
     name = dataset_name if dataset_name in DATASETS else Path(dataset_name).resolve().name
     return Path("results") / name.removesuffix(".zip").removesuffix(".csv")
-
-
-def copy_to_train(begin: keras.Model, augment: bool) -> keras.Model:
-    """Return a network with the weights of `begin`, in the precision that trains fastest here."""
-    with dtype_policy(choose_precision()):
-        model = get_model(backbone=begin.name, augment=augment)
-    model.set_weights(begin.get_weights())
-    return model
 
 
 def _choose_start(
@@ -363,21 +404,21 @@ def origin(weights: str | Path) -> str:
     return f"{weights}: trained on {faces} faces (settings.json has their digest), from {start}"
 
 
-def _choose_monitor(dataset_name: str, y, y_val, loss_weights: Mapping[str, float]) -> str:
+def _choose_monitor(y: np.ndarray, y_val: np.ndarray, loss_weights: Mapping[str, float]) -> str:
     """Return the metric to choose by, or say which labels are missing."""
     tasks = labelled_tasks(y)
     if not tasks:
-        raise ValueError(f"the training split of {dataset_name} has no labels")
+        raise ValueError("the training faces have no labels")
     trained = [task for task in tasks if loss_weights.get(task, 0) > 0]
     if not trained:
         raise ValueError(
-            f"{dataset_name} has labels for {', '.join(tasks)} only, whose loss weights are 0: "
-            "nothing would be trained"
+            f"the training faces have labels for {', '.join(tasks)} only, whose loss weights are "
+            "0: nothing would be trained"
         )
     both = [task for task in trained if task in labelled_tasks(y_val)]
     if not both:
         raise ValueError(
-            f"the validation split of {dataset_name} has no labels for {', '.join(trained)}, "
-            "trained here: no epoch could be chosen as the best"
+            f"the validation faces have no labels for {', '.join(trained)}, trained here: no epoch "
+            "could be chosen as the best"
         )
     return monitored_metric(both, loss_weights)

@@ -175,7 +175,7 @@ def test_all_pixel_values_are_checked(faces):
     """Also those behind the first batches."""
     X = np.full((300, 48, 48, 1), 100.0)
     X[-1, 0, 0] = 256
-    with pytest.raises(ValueError, match="found 100.0 to 256.0"):
+    with pytest.raises(ValueError, match=r"found 100\.0 to 256\.0"):
         batches_of(X, np.zeros((300, 18), np.float32))
 
 

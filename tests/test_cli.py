@@ -138,7 +138,7 @@ def test_train_passes_on_what_it_was_asked_for(capsys, tmp_path, monkeypatch):
     words += ["--class-weights", "emotion=balanced", "race=Asian:2,African-American:1e1"]
     out_of(capsys, "train", "--dataset", "FER", *words, "--loss-weights", "age=0", "race=1e-1")
     (((*given,), options),) = calls
-    assert given == ["FER", 30, Path("results/FER")]
+    assert given == ["FER", None, Path("results/FER")]
     weights = {"emotion": 2.0, "gender": 0.1, "race": 0.1, "age": 0.0}
     assert options == {
         **{"data_dir": None, "seed": 3, "backbone": "deep", "batch_size": 8, "start": "FER"},
@@ -277,6 +277,9 @@ def test_visualize_draws_seven_samples(capsys, small_sample, tmp_path):
         (["evaluate", "--weights", "none.keras", "--dataset", "SAMPLE"], "no weights at none"),
         (["predict", "nowhere.jpg", "--weights", "SAMPLE"], "no file or folder nowhere.jpg"),
         (["train", "--loss-weights", "age"], "TASK=NUMBER"),
+        (["train", "--class-weights", "emotion"], "TASK=balanced or TASK=CLASS:NUMBER"),
+        (["train", "--class-weights", "emotion=fear:much"], "not 'emotion=fear:much'"),
+        (["train", "--class-weights", "emotion=2"], "emotion has no class '' to weigh"),
         (["train", "--loss-weights", "mood=1", "--data-dir", "data"], "unknown task 'mood'"),
         (["train", "--recipe", "open-data"], "now python -m fer_helpers.studies recipe NAME"),
         (["train", "--seed", "1", "--recipe=from-labels"], "fer_helpers.studies recipe NAME"),
