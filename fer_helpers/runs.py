@@ -1,5 +1,6 @@
 """A run: train epoch by epoch, keep the best epoch, and go on where the run stopped."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -108,9 +109,10 @@ def fit(
     start
         For a model that has learned something already: where its weights come from, and under
         which terms they may be used. The text goes into ``settings.json``. The weights are
-        scored on the validation faces before the first epoch; they are epoch 0, and the best
-        epoch until another is better. So training never ends with a network that is worse on
-        these faces. None for random weights, which are not scored.
+        scored on the validation faces before the first epoch. They are epoch 0, and the best
+        epoch until another one is better; an accuracy must be better by more than its standard
+        error, see `start_margin`, since a few faces are easily guessed right by chance. None for
+        random weights, which are not scored.
 
     Returns
     -------
@@ -144,7 +146,8 @@ def fit(
     rate = settings["optimizer"]["learning_rate"]
     _check_patience(patience, rate)
     # Without a finished epoch nothing is resumed: the start is scored again.
-    run = _Run(out_dir, history[:0] if done == 0 else history, monitor, patience, train)
+    rows = history.to_dict("records") if done else []
+    run = _Run(out_dir, rows, monitor, patience, train, validation)
     try:
         if done:
             check_settings(out_dir, settings)
@@ -152,7 +155,7 @@ def fit(
         elif rank == 0:
             write_settings(out_dir, settings)
         if start is not None and done == 0:
-            run.score_start(model, validation, epochs)
+            run.score_start(model, epochs)
         # Another run of this network may have stopped early.
         model.stop_training = run.is_over()
         if done < epochs and not model.stop_training:
@@ -204,7 +207,7 @@ def _check_patience(patience: int | None, rate) -> None:
         )
 
 
-def best_place(values: Sequence[float], monitor: str) -> int:
+def best_place(values: Sequence[float], monitor: str, margin: float = 0.0) -> int:
     """Return which value is the best, counted from 1; 0 if there is none.
 
     Parameters
@@ -214,13 +217,24 @@ def best_place(values: Sequence[float], monitor: str) -> int:
         never is.
     monitor
         The greatest value is best if this name contains "accuracy", otherwise the least.
+    margin
+        By how much another value must be better than the first one to replace it, at least 0.
     """
     sign = 1 if "accuracy" in monitor else -1
     best, found = -np.inf, 0
     for place, value in enumerate(values, 1):
-        if sign * value > best:
+        if sign * value > best + margin * (found == 1):
             best, found = sign * value, place
     return found
+
+
+def start_margin(accuracy: float, faces: int) -> float:
+    """Return by how much an epoch's accuracy must exceed that of the start to replace it.
+
+    It is the standard error of an accuracy that was measured on so many faces. On 30 validation
+    faces one of twelve epochs is likely to be two faces better by chance.
+    """
+    return math.sqrt(accuracy * (1 - accuracy) / max(faces, 1))
 
 
 def rate_falls(waited: int, patience: int | None) -> bool:
@@ -240,17 +254,25 @@ class _Run(keras.callbacks.Callback):
     so an interrupted run chooses as a whole one does.
     """
 
-    def __init__(self, out_dir, history, monitor, patience, train):
+    def __init__(self, out_dir, rows, monitor, patience, train, validation):
         super().__init__()
         self.out_dir, self.monitor, self.patience = out_dir, monitor, patience
-        self.train_batches = train
-        self.rows = history.to_dict("records")
+        self.train_batches, self.validation = train, validation
+        self.rows = rows
         self.best = None
 
     def waited(self) -> int:
         """Return the number of epochs since the best one."""
         values = [row[self.monitor] for row in self.rows]
-        return len(self.rows) - best_place(values, self.monitor)
+        return len(self.rows) - best_place(values, self.monitor, self._margin())
+
+    def _margin(self) -> float:
+        if not self.rows or self.rows[0]["epoch"] > 0 or "accuracy" not in self.monitor:
+            return 0.0
+        labels = self.validation.targets[
+            self.monitor.removeprefix("val_").removesuffix("_accuracy")
+        ]
+        return start_margin(self.rows[0][self.monitor], int(labels.any(axis=1).sum()))
 
     def done(self) -> int:
         """Return the number of epochs that are finished."""
@@ -272,7 +294,7 @@ class _Run(keras.callbacks.Callback):
             print(f"{self.out_dir} has {done} epochs already: nothing was trained", flush=True)
         if self.rows and self.rows[0]["epoch"] == 0 and self.waited() == self.done():
             print(
-                f"no epoch was better than the start by {self.monitor}: "
+                f"no epoch was clearly better than the start by {self.monitor}: "
                 f"{self.out_dir / 'model.keras'} holds the weights that training started from",
                 flush=True,
             )
@@ -307,11 +329,11 @@ class _Run(keras.callbacks.Callback):
     def keep_validated(self, logs=None):
         self.validated = self.model.get_weights()
 
-    def score_start(self, model: keras.Model, validation: FaceBatches, epochs: int) -> None:
+    def score_start(self, model: keras.Model, epochs: int) -> None:
         """Make the weights that `model` has now the first candidate for the best epoch."""
         self.set_model(model)
         self.keep_validated()
-        scores = model.evaluate(validation, verbose=0, return_dict=True)
+        scores = model.evaluate(self.validation, verbose=0, return_dict=True)
         scored = {f"val_{name}": float(value) for name, value in scores.items()}
         row = {"epoch": 0} | dict.fromkeys(scores, np.nan) | scored | {"learning_rate": np.nan}
         self._add(row)

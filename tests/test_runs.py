@@ -20,6 +20,7 @@ from fer_helpers.runs import (
     rate_falls,
     read_history,
     seed_layers,
+    start_margin,
     stops_early,
 )
 from fer_helpers.training import compile_model
@@ -107,6 +108,35 @@ def test_the_best_epoch_is_the_first_with_the_best_value(monitor, values, best):
     assert best_place(values, monitor) == best
 
 
+def test_the_first_value_is_replaced_only_by_one_better_by_the_margin():
+    assert best_place([0.5, 0.6, 0.55], ACCURACY, 0.1) == 1
+    assert best_place([0.5, 0.61, 0.6, 0.62], ACCURACY, 0.1) == 4  # no margin among the others
+    assert best_place([0.5, 0.45, 0.41, 0.39], "val_loss", 0.1) == 4
+    assert best_place([np.nan, 0.1], ACCURACY, 0.1) == 2
+    assert start_margin(0.7, 30) == pytest.approx(0.0837, abs=1e-4)
+    assert (start_margin(1.0, 30), start_margin(0.5, 0)) == (0, 0.5)
+
+
+def test_chance_does_not_replace_the_start(fresh, faces, tmp_path):
+    """Of 128 faces, of which only the first 40 are labelled."""
+    X, y = faces
+    few = y.copy()
+    few[40:] = 0
+    validation = batches_of(X, few, 64)
+    model = fresh()
+    scores = model.evaluate(validation, verbose=0, return_dict=True)
+    start = scores["emotion_output_accuracy"]
+    error = np.sqrt(start * (1 - start) / 40)
+    assert error > 0.01
+    kept = {}
+    for name, better in (("chance", 0.9), ("clear", 1.1)):
+        value = said(ACCURACY, [start + better * error])
+        fit(fresh(), batches(faces)[0], validation, 1, tmp_path / name, callbacks=[value], start="")
+        weights = load_model(tmp_path / name / "model.keras").get_weights()
+        kept[name] = all(map(np.array_equal, weights, fresh().get_weights()))
+    assert kept == {"chance": True, "clear": False}
+
+
 def test_the_rate_falls_every_quarter_of_the_patience_and_training_stops_after_it():
     assert [waited for waited in range(10) if rate_falls(waited, 8)] == [2, 4, 6, 8]
     assert [waited for waited in range(4) if rate_falls(waited, 3)] == [1, 2, 3]
@@ -162,8 +192,8 @@ def test_the_start_is_epoch_0_and_stays_the_best_until_another_is_better(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"epoch   0/2  emotion {start:.3f}"
     assert lines[-1] == (
-        f"no epoch was better than the start by {ACCURACY}: {tmp_path / 'model.keras'} holds the "
-        "weights that training started from"
+        f"no epoch was clearly better than the start by {ACCURACY}: {tmp_path / 'model.keras'} "
+        "holds the weights that training started from"
     )
 
 
@@ -198,7 +228,7 @@ def test_a_start_counts_for_the_patience_and_the_rate(fresh, faces, tmp_path, ca
     fit(fresh(), *batches(faces), 9, tmp_path, **options)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("stopped early after 4 of 9 epochs")
-    assert lines[1].startswith("no epoch was better than the start")
+    assert lines[1].startswith("no epoch was clearly better than the start")
 
 
 def test_a_run_killed_before_its_first_epoch_begins_again(fresh, faces, tmp_path):

@@ -26,7 +26,7 @@ from fer_helpers.images import find_copies
 from fer_helpers.labels import BLOCKS, TASKS
 from fer_helpers.model import get_model, load_model
 from fer_helpers.prediction import predict
-from fer_helpers.runs import best_place, fit
+from fer_helpers.runs import fit
 from fer_helpers.training import (
     FINE_TUNING_EPOCHS,
     compile_model,
@@ -240,8 +240,8 @@ def study(
     -------
     pandas.DataFrame
         All runs of the table. Columns ``set``, ``arm``, ``seed``, ``epochs`` (trained until it
-        stopped), ``best`` (the epoch that was kept; 0 is the start) and the accuracies
-        ``emotion``, ``gender``, ``race`` and ``age``.
+        stopped) and the accuracies ``emotion``, ``gender``, ``race`` and ``age`` of the epoch
+        that was kept.
 
     Raises
     ------
@@ -254,28 +254,25 @@ def study(
         if name not in known:
             raise ValueError(f"unknown {name!r}: choose from {'; '.join(known)}")
     csv = Path(csv)
-    table = pd.read_csv(csv) if csv.is_file() else pd.DataFrame(columns=["set", "arm", "seed"])
-    sources = new_faces(data_dir)
+    rows = pd.read_csv(csv).to_dict("records") if csv.is_file() else []
+    done = {(row["set"], row["arm"], row["seed"]) for row in rows}
     wanted = [(name, arm, seed) for seed in seeds for name in sets for arm in arms]
-    for name, arm, seed in tqdm(wanted, desc="runs", unit="run"):
-        if ((table["set"] == name) & (table["arm"] == arm) & (table["seed"] == seed)).any():
-            continue
-        row = {"set": name, "arm": arm, "seed": seed} | _run(arm, *draw(sources, name, seed), seed)
-        table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+    sources = new_faces(data_dir)
+    for name, arm, seed in tqdm([run for run in wanted if run not in done], desc="runs"):
+        faces, tests = draw(sources, name, seed)
+        row = {"set": name, "arm": arm, "seed": seed} | _run(arm, faces, tests, seed)
+        rows.append({key: round(v, 5) if isinstance(v, float) else v for key, v in row.items()})
         csv.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(csv, functools.partial(table.round(5).to_csv, index=False))
-    return table
+        replace_file(csv, functools.partial(pd.DataFrame(rows).to_csv, index=False))
+    return pd.DataFrame(rows)
 
 
 def _run(arm: str, faces: Faces, tests: Sequence[Faces], seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         history = run_arm(arm, faces, seed, folder)
         model = load_model(START if history is None else Path(folder) / "model.keras")
-    if history is None:
-        return {"epochs": 0, "best": 0} | score(model, tests)
-    monitor = monitored_metric(labelled_tasks(faces[1]))
-    best = history["epoch"].iloc[best_place(history[monitor], monitor) - 1]
-    return {"epochs": history["epoch"].max(), "best": best} | score(model, tests)
+    epochs = 0 if history is None else int(history["epoch"].max())
+    return {"epochs": epochs} | score(model, tests)
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
