@@ -28,17 +28,14 @@ FINE_TUNING_RATE, FINE_TUNING_EPOCHS = 1e-4, 12
 # "balanced", a number per class, or class name -> number.
 ClassWeights = str | Sequence[float] | Mapping[str, float]
 
-# Whose shipped weights training on other faces starts from: they know all four tasks.
-FACES_START = "FER"
-FROM_SCRATCH = ("SAMPLE", "FER", "UTKFACE")
+# Shipped weights: what they were trained on, and under which terms they may be used.
 SHIPPED = {
-    "SAMPLE": "the shipped weights for SAMPLE, trained on drawn faces; terms: MIT licence",
-    **dict.fromkeys(
-        ("FER", "UTKFACE"),
-        "the shipped weights for FER and UTKFACE, trained on FER2013 and UTKFace; terms: "
-        "non-commercial research and teaching",
-    ),
+    "SAMPLE": "drawn faces; terms: MIT licence",
+    "FER": "FER2013 and UTKFace; terms: non-commercial research and teaching",
+    "UTKFACE": "FER2013 and UTKFace; terms: non-commercial research and teaching",
 }
+# Training on other faces starts from the weights for FER, which know all four tasks.
+FACES_START = "FER"
 
 
 def compile_model(
@@ -356,7 +353,7 @@ def train_faces(
         epochs,
         out_dir,
         monitor,
-        start=origin(start) if start else None,
+        start=_name_start(start) if start else None,
     )
 
 
@@ -372,26 +369,31 @@ def _choose_start(
     """Return the weights to start from, None for random ones; say so if nobody chose them."""
     if start is not None:
         return None if str(start) == "none" else start
-    if backbone is not None or dataset_name in FROM_SCRATCH:
+    if backbone is not None or dataset_name in SHIPPED:
         return None
     if process_info()[0] == 0:
-        print(f"starting from {SHIPPED[FACES_START]} (start 'none': from random weights)")
+        print(f"starting from {_name_start(FACES_START)}. For random weights: start 'none'")
     return FACES_START
 
 
+def _name_start(start: str | Path) -> str:
+    name = f"the shipped weights for {start}" if str(start) in SHIPPED else str(start)
+    return f"{name}, trained on {origin(start)}"
+
+
 def origin(weights: str | Path) -> str:
-    """Return what weights were trained on, what they started from, and under which terms.
+    """Return what weights were trained on, from which start, and under which terms.
 
     Parameters
     ----------
     weights
-        As `load_model` takes them. Of a file, the ``settings.json`` beside it is read, which
-        `train` wrote.
+        As `load_model` takes them. For a file, the ``settings.json`` beside it is read, which
+        `train` writes.
 
     Returns
     -------
     str
-        ``"<weights>: not stated"`` without such a file.
+        ``"not stated"`` if the file has no readable ``settings.json`` beside it.
     """
     if str(weights) in SHIPPED:
         return SHIPPED[str(weights)]
@@ -400,8 +402,8 @@ def origin(weights: str | Path) -> str:
         faces = settings["training"]["images"].partition("[")[2].partition(",")[0]
         start = settings["start"] or "random weights"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"{weights}: not stated"
-    return f"{weights}: trained on {faces} faces (settings.json has their digest), from {start}"
+        return "not stated"
+    return f"{faces} faces (settings.json has their digest), starting from {start}"
 
 
 def _choose_monitor(y: np.ndarray, y_val: np.ndarray, loss_weights: Mapping[str, float]) -> str:

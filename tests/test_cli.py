@@ -270,6 +270,13 @@ def test_visualize_draws_seven_samples(capsys, small_sample, tmp_path):
     assert all(Image.open(path).size[0] > 300 for path in tmp_path.glob("*.png"))
 
 
+def test_a_card_says_what_the_network_was_trained_on_and_the_terms(small_sample, tmp_path):
+    words = ["--weights", "SAMPLE", "--dataset", "SAMPLE", "--data-dir", str(small_sample)]
+    assert main(["audit", *words, "--card", str(tmp_path / "card.md")]) == 0
+    line = "- **Trained on:** drawn faces; terms: MIT licence\n"
+    assert line in (tmp_path / "card.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -279,7 +286,10 @@ def test_visualize_draws_seven_samples(capsys, small_sample, tmp_path):
         (["train", "--loss-weights", "age"], "TASK=NUMBER"),
         (["train", "--class-weights", "emotion"], "TASK=balanced or TASK=CLASS:NUMBER"),
         (["train", "--class-weights", "emotion=fear:much"], "not 'emotion=fear:much'"),
-        (["train", "--class-weights", "emotion=2"], "emotion has no class '' to weigh"),
+        (
+            ["train", "--class-weights", "emotion=2", "--data-dir", "data"],
+            "has no class '' to weigh",
+        ),
         (["train", "--loss-weights", "mood=1", "--data-dir", "data"], "unknown task 'mood'"),
         (["train", "--recipe", "open-data"], "now python -m fer_helpers.studies recipe NAME"),
         (["train", "--seed", "1", "--recipe=from-labels"], "fer_helpers.studies recipe NAME"),

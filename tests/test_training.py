@@ -289,7 +289,7 @@ def test_other_faces_start_from_the_weights_that_know_faces(
         np.testing.assert_array_equal(ours, theirs)
     assert rate == pytest.approx(1e-4)
     assert train(dataset_name, **options)["epochs"] == 12
-    assert run["start"] == origin(source)
+    assert run["start"] == f"the shipped weights for {source}, trained on {origin(source)}"
 
 
 def test_a_start_with_another_backbone_is_refused(four_faces):
@@ -313,17 +313,18 @@ def test_a_start_that_training_cannot_improve_is_what_is_kept(
     assert "no epoch was clearly better than the start" in capsys.readouterr().out
 
 
-def test_where_weights_come_from_is_handed_on(faces, given, tmp_path):
-    first, second = tmp_path / "first", tmp_path / "second"
-    train("SAMPLE", 1, first, batch_size=16)
-    text = f"{first / 'model.keras'}: trained on 64 faces (settings.json has their digest), from "
-    assert origin(first / "model.keras") == text + "random weights"
-    train("mine", 1, second, batch_size=16, start=first / "model.keras")
-    assert origin(second / "model.keras").endswith(f"from {text}random weights")
+def test_where_weights_come_from_is_handed_on(given, tmp_path):
+    first, second = (tmp_path / name / "model.keras" for name in ("first", "second"))
+    train("SAMPLE", 1, first.parent, batch_size=16)
+    scratch = "64 faces (settings.json has their digest), starting from random weights"
+    assert origin(first) == scratch
+    train("mine", 1, second.parent, batch_size=16, start=first)
+    wanted = f"64 faces (settings.json has their digest), starting from {first}, trained on "
+    assert origin(second) == wanted + scratch
     assert "non-commercial research and teaching" in origin("FER")
-    (first / "settings.json").write_text("[]")
-    for unknown in (first / "model.keras", tmp_path / "none.keras"):
-        assert origin(unknown) == f"{unknown}: not stated"
+    (first.parent / "settings.json").write_text("[]")
+    for unknown in (first, tmp_path / "none.keras"):
+        assert origin(unknown) == "not stated"
 
 
 @pytest.mark.parametrize(
