@@ -9,7 +9,7 @@ import numpy as np
 from fer_helpers import distributed
 from fer_helpers.backend import keras
 from fer_helpers.images import check_values
-from fer_helpers.labels import OUTPUTS, TASKS, separate_category
+from fer_helpers.labels import LABEL_WIDTH, OUTPUTS, TASKS, separate_category
 
 
 class FaceBatches(keras.utils.PyDataset):
@@ -153,6 +153,7 @@ def generate_images(
     batch_size: int = 32,
     is_training: bool = False,
     seed: int = 0,
+    sample_weight: np.ndarray | None = None,
 ) -> FaceBatches:
     """Cut a data set into batches for ``model.fit``, ``evaluate`` and ``predict``.
 
@@ -162,8 +163,10 @@ def generate_images(
         (N, H, W, 1) images, an array or a memory map, values 0 to 255. Best uint8: the model
         scales them itself.
     emotions, genders, races, ages
-        One-hot blocks (N, 7), (N, 3), (N, 3), (N, 5), as `separate_category` returns them. A
-        row of zeros means: not labelled. Our losses and metrics mask it.
+        Blocks (N, 7), (N, 3), (N, 3), (N, 5), as `separate_category` returns them. Each row is
+        one-hot, or holds the share of each class (as of votes) and sums to 1. A row of zeros
+        means: not labelled. Our losses and metrics mask it. Genders and races have the same
+        shape, so pass them by name, or mind their order.
     batch_size
         Images per batch, at least 1.
     is_training
@@ -171,39 +174,105 @@ def generate_images(
         the batches hold all images in their order.
     seed
         Seed of the shuffling, at least 0.
+    sample_weight
+        (N,) weight of each face in the losses and accuracies of this package, finite and at
+        least 0; 1 each if None. The targets of a face are multiplied by it, and our losses
+        average over the sum of all targets. It does not go into ``model.fit``, where Keras
+        fails with targets by name (Keras issue 20992).
 
     Returns
     -------
     FaceBatches
-        A `keras.utils.PyDataset`; batch ``i`` is ``(images, {"emotion_output": ...})``.
+        A `keras.utils.PyDataset`; batch ``i`` is ``(images, {"emotion_output": ...})``, the
+        targets float32.
 
     Raises
     ------
     ValueError
-        There are no images; images and labels differ in length; images are not (N, H, W, 1)
-        with values 0 to 255; labels do not have the shape of their task or contain NaN; the
-        batch size is below 1.
+        There are no images; images, labels and weights differ in length; images are not
+        (N, H, W, 1) with values 0 to 255; labels do not have the shape of their task, or a row
+        is neither a distribution nor zeros; a weight is below 0 or not finite; the batch size
+        is below 1.
     """
-    targets = {"emotion": emotions, "gender": genders, "race": races, "age": ages}
-    lengths = {"images": len(X)} | {task: len(block) for task, block in targets.items()}
-    if len(set(lengths.values())) != 1:
-        raise ValueError(f"images and labels differ in length: {lengths}")
-    if len(X) == 0:
+    X = _check_images(X)
+    blocks = {"emotion": emotions, "gender": genders, "race": races, "age": ages}
+    targets = {OUTPUTS[task]: _check_block(task, block, len(X)) for task, block in blocks.items()}
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+    if sample_weight is not None:
+        weight = _check_weights(sample_weight, len(X))[:, None]
+        targets = {name: weight * target for name, target in targets.items()}
+    return FaceBatches(X, targets, batch_size, is_training, seed)
+
+
+def _check_images(X) -> np.ndarray:
+    try:
+        X = np.asanyarray(X)  # a memory map stays one
+    except ValueError as error:
+        raise ValueError(f"images must be an array of numbers: {error}") from None
+    if X.ndim == 0 or len(X) == 0:
         raise ValueError("no images: nothing to make batches from")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    if X.ndim != 4:
-        raise ValueError(f"images must be (N, H, W, 1), not {X.shape}")
-    check_values(X[:256])
-    named = {OUTPUTS[task]: np.asarray(block, np.float32) for task, block in targets.items()}
-    for task, classes in TASKS.items():
-        block = named[OUTPUTS[task]]
-        if block.shape != (len(X), len(classes)) or not np.isfinite(block).all():
-            raise ValueError(
-                f"labels of {task} must be one-hot, ({len(X)}, {len(classes)}), as "
-                f"separate_category returns them, not {block.shape} up to {block.max()}"
-            )
-    return FaceBatches(X, named, batch_size, is_training, seed)
+    if X.ndim != 4 or X.shape[-1] != 1:
+        raise ValueError(f"images must be grey, (N, H, W, 1), not {X.shape}")
+    check_values(X)
+    return X
+
+
+def _check_block(task: str, block, count: int) -> np.ndarray:
+    """Return the labels of a task as float32 (count, classes), or say what is wrong with them."""
+    block = _numbers(f"labels of {task}", block)
+    wanted = (count, len(TASKS[task]))
+    if block.shape != wanted:
+        raise ValueError(
+            f"labels of {task} must be (N, classes) = {wanted}, not {block.shape}"
+            f"{_hint(task, block.shape, count)}"
+        )
+    total = block.sum(axis=1)
+    # NaN compares as False.
+    good = ((block >= 0) & (block <= 1.001)).all(axis=1)
+    good &= (np.abs(total - 1) <= 1e-3) | (total == 0)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise ValueError(
+            f"labels of {task} must be shares of the classes that sum to 1, or all 0 for a face "
+            f"without a label; row {row} is {block[row].tolist()}"
+        )
+    return block
+
+
+def _hint(task: str, shape: tuple[int, ...], count: int) -> str:
+    """Return what labels of the wrong shape look like, as the end of an error message."""
+    if len(shape) == 1:
+        return ": encode_labels makes label rows from class indices, separate_category the blocks"
+    if len(shape) != 2:
+        return ""
+    if shape[0] != count:
+        return f": there are {count} images"
+    if shape[1] == LABEL_WIDTH:
+        return ": these look like whole label rows, which separate_category cuts into blocks"
+    alike = [other for other, classes in TASKS.items() if len(classes) == shape[1]]
+    return f": these look like the labels of {' or '.join(alike)}" if alike else ""
+
+
+def _numbers(name: str, values) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of numbers: {error}") from None
+
+
+def _check_weights(sample_weight, count: int) -> np.ndarray:
+    weight = _numbers("sample_weight", sample_weight)
+    if weight.shape != (count,):
+        raise ValueError(
+            f"sample_weight must be a number per image, ({count},), not {weight.shape}"
+        )
+    if not (np.isfinite(weight) & (weight >= 0)).all():
+        raise ValueError(
+            "sample_weight must be finite and at least 0, but it reaches from "
+            f"{weight.min()} to {weight.max()}"
+        )
+    return weight
 
 
 def mixed_batches(

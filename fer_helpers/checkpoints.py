@@ -69,7 +69,11 @@ def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.O
 
 
 def run_settings(
-    model: keras.Model, train: FaceBatches, validation: FaceBatches, monitor: str
+    model: keras.Model,
+    train: FaceBatches,
+    validation: FaceBatches,
+    monitor: str,
+    start: str | None = None,
 ) -> dict:
     """Return all that the epochs of a run follow from, as JSON would give it back."""
     optimizer = inner_optimizer(model.optimizer)
@@ -87,6 +91,7 @@ def run_settings(
         "training": train.describe(),
         "validation": validation.describe(),
         "monitor": monitor,
+        "start": start,
     }
     return _without_automatic(json.loads(json.dumps(settings)))
 

@@ -78,8 +78,17 @@ def _add_train(subparsers) -> None:
     text = "Train, or go on with a run that stopped, and keep the best epoch."
     sub = add_command(subparsers, commands.train, text)
     _add_dataset(sub, default="SAMPLE")
-    sub.add_argument("--epochs", type=positive, default=30, help="epochs in total (default 30)")
-    sub.add_argument("--start", metavar="WEIGHTS", help="begin from these: " + WEIGHTS_HELP)
+    sub.add_argument(
+        "--epochs",
+        type=positive,
+        help="epochs in total (default 30 from random weights, 12 from given ones)",
+    )
+    sub.add_argument(
+        "--start",
+        metavar="WEIGHTS",
+        help=f"begin from these: {WEIGHTS_HELP}, or none for random ones (default: those for FER "
+        "with RAFDB and with faces of your own, none with SAMPLE, FER and UTKFACE)",
+    )
     sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
     sub.add_argument(
         "--out", type=Path, help="folder for model.keras and history.csv (default results/DATASET)"
@@ -95,6 +104,14 @@ def _add_train(subparsers) -> None:
         metavar="TASK=W",
         help="weights of the losses; those not named keep the paper's: emotion=2 gender=0.1 "
         "race=1.5 age=4",
+    )
+    sub.add_argument(
+        "--class-weights",
+        nargs="+",
+        default=[],
+        metavar="TASK=W",
+        help="weights of the classes of a task: emotion=balanced makes rare classes count as much "
+        "as frequent ones, emotion=disgust:5,fear:2 names them and leaves the others at 1",
     )
     _add_machines(sub)
 

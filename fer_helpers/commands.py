@@ -108,17 +108,18 @@ def _train(args) -> None:
 
     if line := backend.unused_gpu():
         note(f"note: {line}")
-    out = args.out or Path("results") / args.dataset
+    out = args.out or training.run_folder(args.dataset)
     with lines_beside_json(args.json):
         history = training.train(
             args.dataset,
             args.epochs,
             out,
-            data_dir=args.data_dir,
+            **source_options(args),
             seed=args.seed,
             backbone=args.backbone,
             batch_size=args.batch_size,
             loss_weights=training.PAPER_LOSS_WEIGHTS | _loss_weights(args.loss_weights),
+            class_weights=_class_weights(args.class_weights),
             start=args.start,
         )
     show_run(history, out, args.json)
@@ -134,7 +135,8 @@ def show_run(history, out: Path, as_json: bool) -> None:
     if as_json:
         show(history, True)
     else:
-        print(f"epochs: {len(history)}; best model in {out / 'model.keras'}")
+        epochs = int((history["epoch"] > 0).sum())  # 0 is the start, which is no epoch of training
+        print(f"epochs: {epochs}; best model in {out / 'model.keras'}")
 
 
 def _loss_weights(words: list[str]) -> dict[str, float]:
@@ -147,6 +149,25 @@ def _loss_weights(words: list[str]) -> dict[str, float]:
         except ValueError:
             raise ValueError(
                 f"--loss-weights takes TASK=NUMBER, such as age=4, not {word!r}"
+            ) from None
+    return weights
+
+
+def _class_weights(words: list[str]) -> dict[str, str | dict[str, float]]:
+    """Return the weights in words such as ``emotion=balanced`` or ``emotion=fear:2,anger:1.5``."""
+    weights = {}
+    for word in words:
+        task, _, given = word.partition("=")
+        if given == "balanced":
+            weights[task] = given
+            continue
+        pairs = [pair.rpartition(":") for pair in given.split(",")]
+        try:
+            weights[task] = {name.strip(): float(value) for name, _, value in pairs}
+        except ValueError:
+            raise ValueError(
+                "--class-weights takes TASK=balanced or TASK=CLASS:NUMBER,..., such as "
+                f"emotion=disgust:5,fear:2, not {word!r}"
             ) from None
     return weights
 
@@ -293,8 +314,9 @@ def _why_no_groups(args, faces) -> str:
 
 def _write_card(args, faces, probabilities: Mapping) -> None:
     from fer_helpers.card import model_card
+    from fer_helpers.training import origin
 
-    names = str(args.weights), args.dataset, args.split
+    names = str(args.weights), args.dataset, args.split, origin(args.weights)
     card = model_card(faces.labels, probabilities, *names, smallest=args.smallest)
     args.card.parent.mkdir(parents=True, exist_ok=True)
     args.card.write_text(card, encoding="utf-8")
@@ -307,7 +329,7 @@ def _predict_dataset(args, views: int = 1):
     from fer_helpers.datasets import read_dataset
 
     network = model.load_model(args.weights)
-    faces = read_dataset(args.dataset, args.split, data_dir=args.data_dir)
+    faces = read_dataset(args.dataset, args.split, **source_options(args))
     return faces, prediction.predict(network, faces.images, views=views)
 
 
@@ -322,7 +344,7 @@ def _copies_of_training(args, faces):
         note("note: training faces are scored, too: this is no test")
         return None
     _note_seen_faces(args, faces)
-    whole = read_dataset(args.dataset, data_dir=args.data_dir)
+    whole = read_dataset(args.dataset, **source_options(args))
     training = np.isin(whole.splits, TRAINING_SPLITS)
     if not training.any():
         note("note: no training split here to search for copies in")
@@ -401,7 +423,7 @@ def visualize(args) -> None:
     trained = Path("results") / args.dataset / "model.keras"
     weights = args.weights or (trained if trained.is_file() else args.dataset)
     network = model.load_model(weights)
-    _, (X, y) = load_training_data(args.dataset, args.data_dir)
+    _, (X, y) = load_training_data(args.dataset, **source_options(args))
     if not evaluation.labelled(y, "emotion").any():
         raise ValueError(
             f"{args.dataset} has no emotion labels to draw samples of: choose another --dataset"
@@ -428,8 +450,8 @@ def export(args) -> None:
     network = load_model(args.weights)
     # The converters have no steps that a bar could count.
     print(f"converting {args.weights}: up to a minute", file=sys.stderr, flush=True)
-    options = args.format, args.int8, args.dataset, args.data_dir, origin(args.weights)
-    report = export(network, out, *options)
+    options = {"form": args.format, "int8": args.int8, "origin": origin(args.weights)}
+    report = export(network, out, dataset_name=args.dataset, **options, **source_options(args))
     if args.json:
         print(json.dumps(report, indent=1))
         return

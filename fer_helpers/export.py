@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,6 +48,8 @@ def export(
     int8: bool = False,
     dataset_name: str = "SAMPLE",
     data_dir: str | Path | None = None,
+    labels: str | Path | None = None,
+    ignore: Sequence[str] = (),
     origin: str = "not stated",
 ) -> dict:
     """Write a network to one file, and compare what the file computes with Keras.
@@ -67,8 +69,8 @@ def export(
     dataset_name
         The faces to compare on (validation split) and to set the ranges of int8 by (training
         split); best the data that the network was trained on. See `load_data`.
-    data_dir
-        Folder of the data sets, see `load_data`.
+    data_dir, labels, ignore
+        See `load_data`.
     origin
         What the weights were trained on, and under which terms they may be used, see
         `fer_helpers.training.origin`. The file carries this text.
@@ -93,7 +95,7 @@ def export(
     path = Path(path)
     _check(path, form)
     model = in_float32(model, model.get_weights())
-    (X, _), (X_val, y_val) = load_training_data(dataset_name, data_dir)
+    (X, _), (X_val, y_val) = load_training_data(dataset_name, data_dir, labels, ignore)
     if not int8:
         X_val, y_val = X_val[:CHECKED], y_val[:CHECKED]
     # Spread over the data: their order may follow the classes.

@@ -6,6 +6,9 @@ smoothing turns it into a uniform target. Here a row's weight is its label mass:
 labelled, 0 if not, and in between if two faces were mixed. The mean is taken over that mass.
 """
 
+import math
+from collections.abc import Sequence
+
 from fer_helpers.backend import keras
 from fer_helpers.distributed import sum_over_replicas
 
@@ -34,24 +37,44 @@ class MaskedCrossentropy(keras.losses.Loss):
     label_smoothing
         Share (0 to 1) of a labelled row's target that is spread over all classes
         (Szegedy et al. 2016).
+    class_weights
+        The weight of each class, finite and at least 0, at least one of them above 0. A row
+        weighs as much as its class, or as the mean of the classes by their share if its target
+        is spread over several. None: all weigh the same.
 
     Raises
     ------
     ValueError
-        `label_smoothing` is not from 0 to 1.
+        `label_smoothing` is not from 0 to 1, or `class_weights` holds a number below 0, one
+        that is not finite, or only zeros.
 
     Notes
     -----
-    Called with one-hot `y_true` and probabilities `y_pred`, both (N, classes), and optionally
-    `sample_weight` (N,), it returns a float32 scalar. A batch without labels gives 0, and no
-    gradient. Under a TensorFlow strategy each replica returns its share of the mean.
+    Called with `y_true` and probabilities `y_pred`, both (N, classes), and optionally
+    `sample_weight` (N,), it returns a float32 scalar: the mean over the rows, divided by the
+    sum of their weights. A batch without labels gives 0, and no gradient. Under a TensorFlow
+    strategy each replica returns its share of the mean.
     """
 
-    def __init__(self, label_smoothing: float = 0.0):
+    def __init__(self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None):
         super().__init__(name="masked_crossentropy")
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}")
-        self.label_smoothing = label_smoothing
+        if class_weights is not None:
+            class_weights = [float(weight) for weight in class_weights]
+            possible = all(math.isfinite(weight) and weight >= 0 for weight in class_weights)
+            if not possible or not any(class_weights):
+                raise ValueError(
+                    "class weights must be finite and at least 0, and one of them above 0, not "
+                    f"{class_weights}"
+                )
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+
+    def row_weights(self, y_true, sample_weight=None):
+        """Return the weight (N,) of each row: its label mass, times the weight of its class."""
+        if self.class_weights is not None:
+            y_true = y_true * ops.convert_to_tensor(self.class_weights, y_true.dtype)
+        return label_mass(y_true, sample_weight)
 
     def call(self, y_true, y_pred):
         mass = label_mass(y_true)
@@ -66,7 +89,7 @@ class MaskedCrossentropy(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         y_pred = ops.convert_to_tensor(y_pred, "float32")
         y_true = ops.convert_to_tensor(y_true, "float32")
-        weight = label_mass(y_true, sample_weight)
+        weight = self.row_weights(y_true, sample_weight)
         total = ops.sum(weight * self.call(y_true, y_pred))
         # Gradients of replicas are summed, so each divides by the labels of all: a mean of
         # their means would give some labels a greater weight.
@@ -74,7 +97,7 @@ class MaskedCrossentropy(keras.losses.Loss):
         return total / ops.maximum(labelled, keras.config.epsilon())
 
     def get_config(self):
-        return {"label_smoothing": self.label_smoothing}
+        return {"label_smoothing": self.label_smoothing, "class_weights": self.class_weights}
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
@@ -82,7 +105,8 @@ class MaskedAccuracy(keras.metrics.CategoricalAccuracy):
     """Share of the labelled rows whose most probable class is the labelled one.
 
     Updated with `y_true` and `y_pred` (N, classes), and optionally `sample_weight` (N,); each
-    row counts with its label mass. Without labelled rows the result is 0.
+    row counts with its label mass, whatever the weights of the classes in the loss. Without
+    labelled rows the result is 0.
     """
 
     def update_state(self, y_true, y_pred, sample_weight=None):
@@ -112,7 +136,7 @@ class UncertaintyCrossentropy(MaskedCrossentropy):
         s = ops.mean(y_pred[:, -1])
         loss = super().__call__(y_true, y_pred[:, :-1], sample_weight)
         # Without labels there is no loss to weight, and s would fall without end.
-        labelled = ops.cast(ops.sum(label_mass(y_true, sample_weight)) > 0, loss.dtype)
+        labelled = ops.cast(ops.sum(self.row_weights(y_true, sample_weight)) > 0, loss.dtype)
         return ops.exp(-s) * loss + labelled * s / 2
 
 

@@ -16,13 +16,6 @@ layers, ops = keras.layers, keras.ops
 
 IMAGE_SIZE = 48
 
-# The weights that are shipped for each data set; open-data is trained on FER2013 and UTKFace.
-_PRETRAINED = {
-    "SAMPLE": "sample",
-    "FER": "open-data",
-    "UTKFACE": "open-data",
-    "RAFDB": "open-data",  # the same classes; RAF-DB's terms allow no weights of its own
-}
 RAFDB_RUN = Path("results", "RAFDB", "model.keras")  # where `train` writes it
 # What open-data learned from, and the splits of the same data sets that it did not.
 TRAINED_ON = "FER2013's Training split and UTKFace's train split"
@@ -190,7 +183,8 @@ def get_model(
         With `pretrained`: which data set's weights. ``"FER"`` and ``"UTKFACE"`` are one
         network trained on both, ``"SAMPLE"`` knows drawn faces only. ``"RAFDB"`` is your own
         ``results/RAFDB/model.keras``, looked for in the current folder; without it, the network
-        for FER and UTKFACE, which has not seen RAF-DB: a line on stderr says so.
+        for FER and UTKFACE, which has not seen RAF-DB: a line on stderr says so. A path of faces
+        of your own gets the network for FER and UTKFACE, too.
     backbone
         Of an untrained network: ``"compact"`` (the default), a small residual network;
         ``"deep"`` and ``"wide"``, larger ones, the last for a GPU; ``"paper"``, the CNN of
@@ -212,8 +206,6 @@ def get_model(
     ValueError
         Unknown backbone or data set, or ``results/RAFDB/model.keras`` is not a network of this
         package, see `load_model`.
-    FileNotFoundError
-        No weights are shipped for this data set.
     """
     if dataset_name is not None:
         check_dataset(dataset_name)
@@ -234,13 +226,9 @@ def get_model(
             "on your copy: python -m fer_helpers train --dataset RAFDB, which writes "
             f"{RAFDB_RUN.as_posix()}; from then on that file is taken."
         )
-    if dataset_name not in _PRETRAINED:
-        raise FileNotFoundError(
-            f"no weights for {dataset_name} are shipped, only for {', '.join(_PRETRAINED)}; those "
-            "for FER have the same classes"
-        )
-    folder = files("fer_helpers") / "pretrained"
-    return read_weights(folder / f"{_PRETRAINED[dataset_name]}.weights.h5")
+    # Any other faces have the same classes: what has learned from most real ones.
+    weights = "sample" if dataset_name == "SAMPLE" else "open-data"
+    return read_weights(files("fer_helpers") / "pretrained" / f"{weights}.weights.h5")
 
 
 def read_weights(weights: Path) -> keras.Model:
@@ -320,7 +308,7 @@ def load_model(weights: str | Path) -> keras.Model:
     Raises
     ------
     FileNotFoundError
-        No such file, or no weights are shipped for this data set.
+        No such file.
     ValueError
         The file is not a Keras model, or its heads are not the four of this package, in
         their order.
@@ -330,7 +318,7 @@ def load_model(weights: str | Path) -> keras.Model:
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}: give a .keras file, or one of {', '.join(_PRETRAINED)} "
+            f"no weights at {path}: give a .keras file, or one of {', '.join(DATASETS)} "
             "for the weights that come with the package"
         )
     if path.suffix != ".keras":

@@ -1,7 +1,8 @@
 """A run: train epoch by epoch, keep the best epoch, and go on where the run stopped."""
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,10 @@ def read_history(out_dir: str | Path) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Column ``epoch``, counted from 1, the losses and metrics of training and, with the
-        prefix ``val_``, of validation, and ``learning_rate``. Without rows before the first
-        epoch is finished, or if there is no run in the folder.
+        prefix ``val_``, of validation, and ``learning_rate``. A run that began with given
+        weights also has a row of epoch 0: what these weights score on the validation faces,
+        with NaN in the columns of training. Without rows if there is no run in the folder, or
+        none that has finished an epoch.
 
     Raises
     ------
@@ -66,6 +69,7 @@ def fit(
     monitor: str = "val_emotion_output_accuracy",
     patience: int | None = 8,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    start: str | None = None,
 ) -> pd.DataFrame:
     """Train a compiled model, or go on with a run that was interrupted.
 
@@ -75,7 +79,7 @@ def fit(
 
     - ``model.keras``: the best epoch by `monitor`, the first one if several are equal, in
       float32, without the optimizer; the averaged weights if the optimizer averages them;
-    - ``history.csv``: one row per epoch;
+    - ``history.csv``: one row per epoch, see `read_history`;
     - ``settings.json``: what the run depends on, images and labels as digests;
     - ``resume-N.weights.h5``: all that is needed to go on after epoch N.
 
@@ -102,6 +106,13 @@ def fit(
         with a schedule.
     callbacks
         More Keras callbacks, for instance ``keras.callbacks.TensorBoard(folder)``.
+    start
+        For a model that has learned something already: where its weights come from, and under
+        which terms they may be used. The text goes into ``settings.json``. The weights are
+        scored on the validation faces before the first epoch. They are epoch 0, and the best
+        epoch until another one is better; an accuracy must be better by more than its standard
+        error, see `start_margin`, since a few faces are easily guessed right by chance. None for
+        random weights, which are not scored.
 
     Returns
     -------
@@ -112,7 +123,7 @@ def fit(
     ------
     ValueError
         `out_dir` holds a run with another network, optimizer, loss, loss weights, monitor,
-        images, labels, batch size or seed; a file there is damaged or was written by another
+        images, labels, batch size, seed or start; a file there is damaged or was written by another
         version; `patience` is given with a learning rate schedule; the devices cannot share
         the batches evenly; the history has no `monitor`; the weights contain NaN.
     FileNotFoundError
@@ -128,19 +139,23 @@ def fit(
         for left in out_dir.glob(".writing-*"):
             left.unlink(missing_ok=True)  # from a run that was killed
     history = read_history(out_dir)
-    done = len(history)
+    done = int(history["epoch"].max()) if len(history) else 0
     check_agreement(done, "histories of epochs")
     check_agreement(len(train.images), "images")
-    settings = run_settings(model, train, validation, monitor)
+    settings = run_settings(model, train, validation, monitor, start)
     rate = settings["optimizer"]["learning_rate"]
     _check_patience(patience, rate)
-    run = _Run(out_dir, history, monitor, patience, train)
+    # Without a finished epoch nothing is resumed: the start is scored again.
+    rows = history.to_dict("records") if done else []
+    run = _Run(out_dir, rows, monitor, patience, train, validation)
     try:
         if done:
             check_settings(out_dir, settings)
             run.restore(model)
         elif rank == 0:
             write_settings(out_dir, settings)
+        if start is not None and done == 0:
+            run.score_start(model, epochs)
         # Another run of this network may have stopped early.
         model.stop_training = run.is_over()
         if done < epochs and not model.stop_training:
@@ -192,22 +207,34 @@ def _check_patience(patience: int | None, rate) -> None:
         )
 
 
-def best_epoch(values: Sequence[float], monitor: str) -> int:
-    """Return the epoch, counted from 1, with the best value; 0 if there is none.
+def best_place(values: Sequence[float], monitor: str, margin: float = 0.0) -> int:
+    """Return which value is the best, counted from 1; 0 if there is none.
 
     Parameters
     ----------
     values
-        What `monitor` was in each epoch. The first of equal values is best, and NaN never is.
+        What `monitor` was in each row of a history. The first of equal values is best, and NaN
+        never is.
     monitor
         The greatest value is best if this name contains "accuracy", otherwise the least.
+    margin
+        By how much another value must be better than the first one to replace it, at least 0.
     """
     sign = 1 if "accuracy" in monitor else -1
     best, found = -np.inf, 0
-    for epoch, value in enumerate(values, 1):
-        if sign * value > best:
-            best, found = sign * value, epoch
+    for place, value in enumerate(values, 1):
+        if sign * value > best + margin * (found == 1):
+            best, found = sign * value, place
     return found
+
+
+def start_margin(accuracy: float, faces: int) -> float:
+    """Return by how much an epoch's accuracy must exceed that of the start to replace it.
+
+    It is the standard error of an accuracy that was measured on so many faces. On 30 validation
+    faces one of twelve epochs is likely to be two faces better by chance.
+    """
+    return math.sqrt(accuracy * (1 - accuracy) / max(faces, 1))
 
 
 def rate_falls(waited: int, patience: int | None) -> bool:
@@ -227,19 +254,29 @@ class _Run(keras.callbacks.Callback):
     so an interrupted run chooses as a whole one does.
     """
 
-    def __init__(self, out_dir, history, monitor, patience, train):
+    def __init__(self, out_dir, rows, monitor, patience, train, validation):
         super().__init__()
         self.out_dir, self.monitor, self.patience = out_dir, monitor, patience
-        self.train_batches = train
-        self.rows = history.to_dict("records")
+        self.train_batches, self.validation = train, validation
+        self.rows = rows
         self.best = None
-
-    def best_epoch(self) -> int:
-        return best_epoch([row[self.monitor] for row in self.rows], self.monitor)
 
     def waited(self) -> int:
         """Return the number of epochs since the best one."""
-        return len(self.rows) - self.best_epoch()
+        values = [row[self.monitor] for row in self.rows]
+        return len(self.rows) - best_place(values, self.monitor, self._margin())
+
+    def _margin(self) -> float:
+        if not self.rows or self.rows[0]["epoch"] > 0 or "accuracy" not in self.monitor:
+            return 0.0
+        labels = self.validation.targets[
+            self.monitor.removeprefix("val_").removesuffix("_accuracy")
+        ]
+        return start_margin(self.rows[0][self.monitor], int(labels.any(axis=1).sum()))
+
+    def done(self) -> int:
+        """Return the number of epochs that are finished."""
+        return self.rows[-1]["epoch"] if self.rows else 0
 
     def is_over(self) -> bool:
         """Return whether the run stops, or has stopped, early."""
@@ -247,14 +284,20 @@ class _Run(keras.callbacks.Callback):
 
     def report(self, done: int, epochs: int) -> None:
         """Print why a call that began after `done` epochs did not train all that was asked for."""
-        if self.is_over() and len(self.rows) < epochs:
+        if self.is_over() and self.done() < epochs:
             print(
-                f"stopped early after {len(self.rows)} of {epochs} epochs: {self.monitor} has not "
+                f"stopped early after {self.done()} of {epochs} epochs: {self.monitor} has not "
                 f"improved for {self.waited()} epochs. A longer patience would train on",
                 flush=True,
             )
-        elif len(self.rows) == done:
+        elif self.done() == done:
             print(f"{self.out_dir} has {done} epochs already: nothing was trained", flush=True)
+        if self.rows and self.rows[0]["epoch"] == 0 and self.waited() == self.done():
+            print(
+                f"no epoch was clearly better than the start by {self.monitor}: "
+                f"{self.out_dir / 'model.keras'} holds the weights that training started from",
+                flush=True,
+            )
 
     def _resume_file(self, epoch: int) -> Path:
         return self.out_dir / f"resume-{epoch}.weights.h5"
@@ -262,10 +305,10 @@ class _Run(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> None:
         if not model.optimizer.built:  # float16's loss scaling would add its numbers twice
             model.optimizer.build(model.trainable_variables)
-        path = self._resume_file(len(self.rows))
+        path = self._resume_file(self.done())
         if not path.is_file():
             raise FileNotFoundError(
-                f"{self.out_dir} has a history of {len(self.rows)} epochs but no {path.name} to "
+                f"{self.out_dir} has a history of {self.done()} epochs but no {path.name} to "
                 "go on from: train into an empty folder"
             )
         try:
@@ -286,38 +329,57 @@ class _Run(keras.callbacks.Callback):
     def keep_validated(self, logs=None):
         self.validated = self.model.get_weights()
 
+    def score_start(self, model: keras.Model, epochs: int) -> None:
+        """Make the weights that `model` has now the first candidate for the best epoch."""
+        self.set_model(model)
+        self.keep_validated()
+        scores = model.evaluate(self.validation, verbose=0, return_dict=True)
+        scored = {f"val_{name}": float(value) for name, value in scores.items()}
+        row = {"epoch": 0} | dict.fromkeys(scores, np.nan) | scored | {"learning_rate": np.nan}
+        self._add(row)
+        self._write()
+        if process_info()[0] == 0:
+            print(_line(0, epochs, scored), flush=True)
+
     def on_epoch_end(self, epoch, logs=None):
-        row = {"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()}
         optimizer = self.model.optimizer
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-        row["learning_rate"] = rate
+        row = {name: float(value) for name, value in (logs or {}).items()}
+        self._add({"epoch": epoch + 1} | row | {"learning_rate": rate})
+        if rate_falls(self.waited(), self.patience):
+            optimizer.learning_rate = rate * RATE_FACTOR
+        self.model.stop_training |= self.is_over()
+        self._write()
+
+    def _add(self, row: dict) -> None:
         if self.monitor not in row:
             raise ValueError(f"no {self.monitor!r} in the history: choose from {sorted(row)}")
         if not all(np.isfinite(weights).all() for weights in self.validated):
             raise ValueError(
-                f"the weights contain NaN or infinity in epoch {epoch + 1} (loss {row['loss']}): "
-                "take a lower learning rate or smaller loss weights, and look for NaN in the data"
+                f"the weights contain NaN or infinity in epoch {row['epoch']} "
+                f"(loss {row['loss']}): take a lower learning rate or smaller loss weights, and "
+                "look for NaN in the data"
             )
         self.rows.append(row)
-        if rate_falls(self.waited(), self.patience):
-            optimizer.learning_rate = rate * RATE_FACTOR
-        self.model.stop_training |= self.is_over()
+
+    def _write(self) -> None:
         if process_info()[0] == 0:
             with undistributed():
-                self.write()
+                self._write_files()
 
-    def write(self) -> None:
-        epoch = len(self.rows)
-        if self.best_epoch() == epoch:
+    def _write_files(self) -> None:
+        if self.waited() == 0:
             if self.best is None:  # once per run: it takes as long as a short epoch
                 self.best = in_float32(self.model, self.validated)
             self.best.set_weights(self.validated)
             replace_file(self.out_dir / "model.keras", self.best.save)
-        replace_file(self._resume_file(epoch), self.model.save_weights)
+        resume_file = self._resume_file(self.done())
+        if self.done():  # from epoch 0 the run begins again
+            replace_file(resume_file, self.model.save_weights)
         table = pd.DataFrame(self.rows)
         replace_file(self.out_dir / "history.csv", lambda path: table.to_csv(path, index=False))
         for old in self.out_dir.glob("resume-*.weights.h5"):
-            if old != self._resume_file(epoch):
+            if old != resume_file:
                 old.unlink()
 
 
@@ -358,9 +420,16 @@ class _Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.bar.close()
-        words = [f"epoch {epoch + 1:>3}/{self.epochs}", f"loss {logs['loss']:.3f}"]
-        for task, output in OUTPUTS.items():
-            accuracy = logs.get(f"val_{output}_accuracy")
-            if accuracy is not None:
-                words.append(f"{task} {accuracy:.3f}")
-        print("  ".join(words), flush=True)
+        print(_line(epoch + 1, self.epochs, logs), flush=True)
+
+
+def _line(epoch: int, epochs: int, logs: Mapping[str, float]) -> str:
+    """Return the loss of an epoch and its validation accuracies in one line."""
+    words = [f"epoch {epoch:>3}/{epochs}"]
+    if "loss" in logs:
+        words.append(f"loss {logs['loss']:.3f}")
+    for task, output in OUTPUTS.items():
+        accuracy = logs.get(f"val_{output}_accuracy")
+        if accuracy is not None:
+            words.append(f"{task} {accuracy:.3f}")
+    return "  ".join(words)

@@ -101,8 +101,27 @@ def test_a_set_smaller_than_a_batch_is_one_batch(faces):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"X": np.zeros((2, 48, 48, 1))}, "differ in length: .*'images': 2"),
-        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"X": np.zeros((2, 48, 48, 1))}, r"not \(23, 7\): there are 2 images$"),
+        ({"X": None}, "^no images: nothing to make batches from$"),
+        ({"X": [[1, 2], [3]]}, "images must be an array of numbers"),
+        ({"X": np.full((N, 48, 48, 1), "a")}, "must be numbers from 0 to 255, not of type <U1"),
+        ({"X": np.zeros((N, 48, 48, 3), np.uint8)}, r"grey, \(N, H, W, 1\), not \(23, 48, 48, 3\)"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1, not 2.5"),
+        ({"batch_size": "32"}, "batch_size must be a whole number of at least 1, not '32'"),
+        ({"ages": [None] * N}, r"labels of age must be .* not \(23,\)"),
+        ({"ages": ["old"] * N}, "labels of age must be an array of numbers: could not convert"),
+        ({"emotions": np.arange(N) % 7}, r"not \(23,\): encode_labels makes label rows from"),
+        ({"emotions": np.zeros((N, 5))}, r"not \(23, 5\): these look like the labels of age$"),
+        ({"ages": np.zeros((N, 3))}, "these look like the labels of gender or race$"),
+        ({"races": np.zeros((N, 18))}, "these look like whole label rows, which separate_category"),
+        ({"races": np.zeros((N, 4))}, r"labels of race must be \(N, classes\) = .* not \(23, 4\)$"),
+        ({"races": np.zeros((N, 3, 1))}, r"not \(23, 3, 1\)$"),
+        ({"sample_weight": np.ones(3)}, r"number per image, \(23,\), not \(3,\)"),
+        ({"sample_weight": [*range(-1, N - 1)]}, "at least 0, but it reaches from -1.0 to 21.0"),
+        ({"sample_weight": [np.nan] * N}, "sample_weight must be finite and at least 0"),
+        ({"sample_weight": [np.inf] * N}, "sample_weight must be finite and at least 0"),
+        ({"sample_weight": ["a"] * N}, "sample_weight must be an array of numbers"),
     ],
 )
 def test_bad_arguments_are_named(faces, change, message):
@@ -116,6 +135,61 @@ def test_bad_arguments_are_named(faces, change, message):
     }
     with pytest.raises(ValueError, match=message):
         generate_images(**arguments | change)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [-1, 1, 1, 0, 0],
+        [2, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [0.5, 0.2, 0, 0, 0],
+        [0.3, 0, 0, 0.69, 0],
+        [5, 2, 3, 0, 0],  # votes that are counted, not divided by their number
+        [np.nan] * 5,
+        [1, np.inf, 0, 0, 0],
+    ],
+)
+def test_labels_that_are_no_distribution_are_refused(faces, row):
+    X, y = faces
+    y = y.copy()
+    y[3, 13:] = row
+    with pytest.raises(ValueError, match=r"labels of age must be shares .* row 3 is \["):
+        batches_of(X, y)
+
+
+def test_shares_lists_and_unlabelled_rows_are_labels(faces):
+    X, y = faces
+    y = y.copy()
+    y[3, 13:] = [0.5, 0.3, 0.1995, 0, 0]
+    y[4, 13:] = [1 / 3] * 3 + [0, 0]
+    y[5, 13:] = 0
+    ages, emotions, genders, races = separate_category(y)
+    lists = [block.tolist() for block in (emotions, genders, races, ages)]
+    batches = generate_images(X.tolist(), *lists, batch_size=np.int64(N))
+    np.testing.assert_array_equal(batches[0][1]["age_output"], y[:, 13:])
+    np.testing.assert_array_equal(batches[0][0], X)
+
+
+def test_all_pixel_values_are_checked(faces):
+    """Also those behind the first batches."""
+    X = np.full((300, 48, 48, 1), 100.0)
+    X[-1, 0, 0] = 256
+    with pytest.raises(ValueError, match=r"found 100\.0 to 256\.0"):
+        batches_of(X, np.zeros((300, 18), np.float32))
+
+
+def test_a_sample_weight_is_the_mass_of_a_faces_targets(faces):
+    X, y = faces
+    ages, emotions, genders, races = separate_category(y)
+    weight = np.arange(N) / 4
+    batches = generate_images(X, emotions, genders, races, ages, N, sample_weight=weight)
+    for target in batches[0][1].values():
+        np.testing.assert_array_equal(target.sum(axis=1), weight)
+        assert target.dtype == np.float32
+    np.testing.assert_array_equal(y.sum(axis=1), [4] * N)  # what was given stays as it was
+    plain = batches_of(X, y, N).describe()
+    assert batches.describe()["labels"] != plain["labels"]
 
 
 def test_no_images_is_an_error(faces):
@@ -278,11 +352,11 @@ def test_what_is_no_face_or_no_label_is_refused():
     ages, emotions, genders, races = separate_category(y)
     with pytest.raises(ValueError, match="multiply by 255"):
         generate_images(X / 255, emotions, genders, races, ages)
-    with pytest.raises(ValueError, match=r"images must be \(N, H, W, 1\), not \(4, 48, 48\)"):
+    with pytest.raises(ValueError, match=r"must be grey, \(N, H, W, 1\), not \(4, 48, 48\)"):
         generate_images(X[..., 0], emotions, genders, races, ages)
-    with pytest.raises(ValueError, match=r"labels of emotion must be one-hot, \(4, 7\)"):
+    with pytest.raises(ValueError, match=r"emotion .* \(4, 7\), .* the labels of age"):
         generate_images(X, ages, emotions, genders, races)  # in the order they are given in
-    with pytest.raises(ValueError, match="labels of race must be one-hot"):
+    with pytest.raises(ValueError, match="labels of race must be shares"):
         generate_images(X, emotions, genders, races * np.nan, ages)
 
 

@@ -137,13 +137,15 @@ def test_train_passes_on_what_it_was_asked_for(capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "train", train)
     words = ["--seed", 3, "--backbone", "deep", "--batch-size", 8, "--start", "FER"]
+    words += ["--class-weights", "emotion=balanced", "race=Asian:2,African-American:1e1"]
     out_of(capsys, "train", "--dataset", "FER", *words, "--loss-weights", "age=0", "race=1e-1")
     (((*given,), options),) = calls
-    assert given == ["FER", 30, Path("results/FER")]
+    assert given == ["FER", None, Path("results/FER")]
     weights = {"emotion": 2.0, "gender": 0.1, "race": 0.1, "age": 0.0}
     assert options == {
         **{"data_dir": None, "seed": 3, "backbone": "deep", "batch_size": 8, "start": "FER"},
         "loss_weights": weights,
+        "class_weights": {"emotion": "balanced", "race": {"Asian": 2, "African-American": 10}},
     }
 
 
@@ -321,6 +323,13 @@ def test_visualize_draws_seven_samples(capsys, small_sample, tmp_path):
     assert all(Image.open(path).size[0] > 300 for path in tmp_path.glob("*.png"))
 
 
+def test_a_card_says_what_the_network_was_trained_on_and_the_terms(small_sample, tmp_path):
+    words = ["--weights", "SAMPLE", "--dataset", "SAMPLE", "--data-dir", str(small_sample)]
+    assert main(["audit", *words, "--card", str(tmp_path / "card.md")]) == 0
+    line = "- **Trained on:** drawn faces; terms: MIT licence\n"
+    assert line in (tmp_path / "card.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -328,6 +337,12 @@ def test_visualize_draws_seven_samples(capsys, small_sample, tmp_path):
         (["evaluate", "--weights", "none.keras", "--dataset", "SAMPLE"], "no weights at none"),
         (["predict", "nowhere.jpg", "--weights", "SAMPLE"], "no file or folder nowhere.jpg"),
         (["train", "--loss-weights", "age"], "TASK=NUMBER"),
+        (["train", "--class-weights", "emotion"], "TASK=balanced or TASK=CLASS:NUMBER"),
+        (["train", "--class-weights", "emotion=fear:much"], "not 'emotion=fear:much'"),
+        (
+            ["train", "--class-weights", "emotion=2", "--data-dir", "data"],
+            "has no class '' to weigh",
+        ),
         (["train", "--loss-weights", "mood=1", "--data-dir", "data"], "unknown task 'mood'"),
         (["train", "--recipe", "open-data"], "now python -m fer_helpers.studies recipe NAME"),
         (["train", "--seed", "1", "--recipe=from-labels"], "fer_helpers.studies recipe NAME"),

@@ -1,5 +1,7 @@
 """Masked loss and metric against their definitions, computed by hand in NumPy."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -107,6 +109,50 @@ def test_any_kind_of_numbers_will_do(batch):
     assert MaskedCrossentropy()(y_true, half).dtype == "float32"
 
 
+CLASS = [3, 0.5, 1]  # of rows 0 and 4; of 1 and 3; of 2 and 5
+
+
+def test_a_row_weighs_as_much_as_its_class(batch):
+    y_true, y_pred = batch
+    rows = -np.log((y_true * y_pred).sum(axis=1)[KEPT])
+    loss = MaskedCrossentropy(class_weights=CLASS)
+    by_hand = (3 * rows[0] + rows[1] + 0.5 * rows[2] + rows[3]) / 5.5
+    assert number(loss(y_true, y_pred)) == pytest.approx(by_hand, rel=1e-5)
+    weights = WEIGHT[KEPT] * [3, 1, 0.5, 1]
+    by_hand = np.average(rows, weights=weights)
+    assert number(loss(y_true, y_pred, WEIGHT)) == pytest.approx(by_hand, rel=1e-5)
+    assert number(loss(y_true.astype("int32"), y_pred)) == number(loss(y_true, y_pred))
+    assert number(loss(np.zeros_like(y_true), y_pred)) == 0
+
+
+def test_a_class_without_weight_is_not_learnt(batch):
+    y_true, y_pred = batch
+    rows = -np.log((y_true * y_pred).sum(axis=1)[KEPT])
+    loss = MaskedCrossentropy(class_weights=(0, 2, 2))
+    assert number(loss(y_true, y_pred)) == pytest.approx(rows[1:].mean(), rel=1e-5)
+    assert number(loss(y_true[:1], y_pred[:1])) == 0
+
+
+def test_a_target_spread_over_classes_weighs_their_mean():
+    y_true = np.array([[0.6, 0.4, 0], [0, 0, 0.5], [0, 0, 0]], "float32")  # the second one half
+    y_pred = np.array([[0.5, 0.25, 0.25], [0.2, 0.4, 0.4], [0.8, 0.1, 0.1]], "float32")
+    first = -(0.6 * np.log(0.5) + 0.4 * np.log(0.25))
+    by_hand = (2 * first - 0.5 * np.log(0.4)) / 2.5  # 0.6 * 3 + 0.4 * 0.5 = 2
+    loss = MaskedCrossentropy(class_weights=CLASS)
+    assert number(loss(y_true, y_pred)) == pytest.approx(by_hand, rel=1e-5)
+    smoothed = MaskedCrossentropy(0.3, CLASS)
+    first = -np.log(y_pred[0]) @ (0.7 * y_true[0] + 0.1)
+    second = -np.log(y_pred[1]) @ [0.1, 0.1, 0.8]
+    by_hand = (2 * first + 0.5 * second) / 2.5
+    assert number(smoothed(y_true, y_pred)) == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [[1, -1, 1], [1, np.nan, 1], [1, np.inf, 1], [0, 0, 0]])
+def test_class_weights_must_be_finite_and_not_negative(wrong):
+    with pytest.raises(ValueError, match="class weights must be finite and at least 0, and one of"):
+        MaskedCrossentropy(class_weights=wrong)
+
+
 def test_accuracy_counts_sample_weights(batch):
     y_true, _ = batch
     y_pred = np.eye(3, dtype="float32")[[0, 0, 2, 0, 0, 0]]  # rows 0 and 2 are right
@@ -127,6 +173,11 @@ def test_learned_weights_count_sample_weights(batch):
     plain = number(MaskedCrossentropy()(y_true, y_pred, WEIGHT))
     loss = UncertaintyCrossentropy()
     assert number(loss(y_true, with_s, WEIGHT)) == pytest.approx(np.exp(-s) * plain + s / 2)
+    weighted = number(MaskedCrossentropy(0, CLASS)(y_true, y_pred, WEIGHT))
+    by_class = UncertaintyCrossentropy(0, CLASS)
+    wanted = np.exp(-s) * weighted + s / 2
+    assert number(by_class(y_true, with_s, WEIGHT)) == pytest.approx(wanted)
+    assert number(UncertaintyCrossentropy(0, [0, 1, 1])(y_true[:1], with_s[:1])) == 0
     # Only rows without a label have a weight: nothing to learn from.
     assert number(loss(y_true, with_s, np.array([0, 1, 0, 0, 1, 0], "float32"))) == 0
 
@@ -156,9 +207,14 @@ def test_full_smoothing_is_a_uniform_target(batch):
 
 
 def test_loss_survives_saving():
-    copy = keras.losses.deserialize(keras.losses.serialize(MaskedCrossentropy(0.2)))
+    loss = MaskedCrossentropy(0.2, np.array(CLASS))
+    config = json.loads(json.dumps(keras.losses.serialize(loss)))
+    copy = keras.losses.deserialize(config)
     assert isinstance(copy, MaskedCrossentropy)
     assert copy.label_smoothing == 0.2
+    assert copy.class_weights == CLASS
+    plain = keras.losses.deserialize(keras.losses.serialize(MaskedCrossentropy()))
+    assert plain.class_weights is None
     assert copy.name == "masked_crossentropy"
     metric = keras.metrics.deserialize(keras.metrics.serialize(MaskedAccuracy(name="accuracy")))
     assert isinstance(metric, MaskedAccuracy)

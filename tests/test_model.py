@@ -11,7 +11,7 @@ import pytest
 
 import fer_helpers
 from fer_helpers.batches import batches_of
-from fer_helpers.labels import DATASETS, OUTPUTS, encode_labels
+from fer_helpers.labels import OUTPUTS, encode_labels
 from fer_helpers.model import (
     BACKBONES,
     CalibratedSoftmax,
@@ -251,10 +251,13 @@ def test_keras_itself_loads_our_files_in_any_order_of_imports(imports, small, tm
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
-def test_wrong_names_and_missing_weights_say_the_way_out(tmp_path, monkeypatch):
-    monkeypatch.setitem(DATASETS, "MINE", "mine")
-    with pytest.raises(FileNotFoundError, match="no weights for MINE are shipped, only for SAMPLE"):
-        load_model("MINE")
+def test_other_faces_get_the_network_that_knows_real_ones(tmp_path):
+    model = get_model(pretrained=True, dataset_name=str(tmp_path))
+    for ours, shipped in zip(model.get_weights(), load_model("FER").get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, shipped)
+
+
+def test_wrong_names_and_missing_weights_say_the_way_out(tmp_path):
     with pytest.raises(
         ValueError, match="unknown backbone 'vgg': choose one of compact, deep, wide, paper"
     ):

@@ -4,21 +4,23 @@ import json
 import shutil
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 import tiny
-from fer_helpers import runs
+from fer_helpers import plots, runs
 from fer_helpers.batches import batches_of, mixed_batches
 from fer_helpers.labels import encode_labels
 from fer_helpers.model import load_model
 from fer_helpers.runs import (
-    best_epoch,
+    best_place,
     fit,
     rate_falls,
     read_history,
     seed_layers,
+    start_margin,
     stops_early,
 )
 from fer_helpers.training import compile_model
@@ -103,7 +105,36 @@ def said(name, values):
     ],
 )
 def test_the_best_epoch_is_the_first_with_the_best_value(monitor, values, best):
-    assert best_epoch(values, monitor) == best
+    assert best_place(values, monitor) == best
+
+
+def test_the_first_value_is_replaced_only_by_one_better_by_the_margin():
+    assert best_place([0.5, 0.6, 0.55], ACCURACY, 0.1) == 1
+    assert best_place([0.5, 0.61, 0.6, 0.62], ACCURACY, 0.1) == 4  # no margin among the others
+    assert best_place([0.5, 0.45, 0.41, 0.39], "val_loss", 0.1) == 4
+    assert best_place([np.nan, 0.1], ACCURACY, 0.1) == 2
+    assert start_margin(0.7, 30) == pytest.approx(0.0837, abs=1e-4)
+    assert (start_margin(1.0, 30), start_margin(0.5, 0)) == (0, 0.5)
+
+
+def test_chance_does_not_replace_the_start(fresh, faces, tmp_path):
+    """Of 128 faces, of which only the first 40 are labelled."""
+    X, y = faces
+    few = y.copy()
+    few[40:] = 0
+    validation = batches_of(X, few, 64)
+    model = fresh()
+    scores = model.evaluate(validation, verbose=0, return_dict=True)
+    start = scores["emotion_output_accuracy"]
+    error = np.sqrt(start * (1 - start) / 40)
+    assert error > 0.01
+    kept = {}
+    for name, better in (("chance", 0.9), ("clear", 1.1)):
+        value = said(ACCURACY, [start + better * error])
+        fit(fresh(), batches(faces)[0], validation, 1, tmp_path / name, callbacks=[value], start="")
+        weights = load_model(tmp_path / name / "model.keras").get_weights()
+        kept[name] = all(map(np.array_equal, weights, fresh().get_weights()))
+    assert kept == {"chance": True, "clear": False}
 
 
 def test_the_rate_falls_every_quarter_of_the_patience_and_training_stops_after_it():
@@ -138,6 +169,100 @@ def test_a_better_epoch_replaces_the_best_one_after_an_interruption(fresh, faces
     best = (begun / "model.keras").read_bytes()
     fit(fresh(), *batches(faces), 2, begun, callbacks=[said(ACCURACY, {1: 1.5})])
     assert (begun / "model.keras").read_bytes() != best
+
+
+def test_the_start_is_epoch_0_and_stays_the_best_until_another_is_better(
+    fresh, faces, tmp_path, capsys
+):
+    model = fresh()
+    begun = model.get_weights()
+    scores = model.evaluate(batches(faces)[1], verbose=0, return_dict=True)
+    start = scores["emotion_output_accuracy"]
+    same = said(ACCURACY, [start, start])  # a tie goes to the start
+    history = fit(model, *batches(faces), 2, tmp_path, callbacks=[same], start="somewhere")
+    assert history["epoch"].tolist() == [0, 1, 2]
+    for name, value in scores.items():
+        assert history[f"val_{name}"][0] == pytest.approx(value)
+    training = [name for name in history if name != "epoch" and not name.startswith("val_")]
+    assert history.loc[0, training].isna().all()
+    assert not history.loc[1:].isna().any().any()
+    kept = load_model(tmp_path / "model.keras").get_weights()
+    for ours, theirs in zip(kept, begun, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"epoch   0/2  emotion {start:.3f}"
+    assert lines[-1] == (
+        f"no epoch was clearly better than the start by {ACCURACY}: {tmp_path / 'model.keras'} "
+        "holds the weights that training started from"
+    )
+
+
+def test_a_better_epoch_replaces_the_start_also_after_an_interruption(
+    fresh, faces, tmp_path, capsys
+):
+    values = said(ACCURACY, {0: -1.0, 1: 1.5})
+    fit(fresh(), *batches(faces), 1, tmp_path, callbacks=[values], start="somewhere")
+    started = (tmp_path / "model.keras").read_bytes()
+    begun = fresh().get_weights()
+    kept = load_model(tmp_path / "model.keras").get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(kept, begun, strict=True))
+    capsys.readouterr()
+    history = fit(fresh(), *batches(faces), 2, tmp_path, callbacks=[values], start="somewhere")
+    assert history["epoch"].tolist() == [0, 1, 2]  # the start is not scored twice
+    assert (tmp_path / "model.keras").read_bytes() != started
+    assert len(capsys.readouterr().out.splitlines()) == 1  # that of epoch 2
+    whole = tmp_path / "whole"
+    fit(fresh(), *batches(faces), 2, whole, callbacks=[values], start="somewhere")
+    pd.testing.assert_frame_equal(read_history(whole), history, rtol=1e-4)
+
+
+def test_a_start_counts_for_the_patience_and_the_rate(fresh, faces, tmp_path, capsys):
+    worse = said(ACCURACY, [-1.0] * 9)
+    options = {"patience": 4, "callbacks": [worse], "start": "somewhere"}
+    history = fit(fresh(), *batches(faces), 9, tmp_path, **options)
+    assert history["epoch"].tolist() == [0, 1, 2, 3, 4]
+    rates = history["learning_rate"][1:]
+    np.testing.assert_allclose(rates, [0.01, 0.003, 0.0009, 0.00027], rtol=1e-5)
+    line = "stopped early after 4 of 9 epochs: val_emotion_output_accuracy has not improved for 4"
+    assert line in capsys.readouterr().out
+    fit(fresh(), *batches(faces), 9, tmp_path, **options)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("stopped early after 4 of 9 epochs")
+    assert lines[1].startswith("no epoch was clearly better than the start")
+
+
+def test_a_run_killed_before_its_first_epoch_begins_again(fresh, faces, tmp_path):
+    stop = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fit(fresh(), *batches(faces), 1, tmp_path, callbacks=[stop], start="somewhere")
+    assert read_history(tmp_path)["epoch"].tolist() == [0]
+    assert not list(tmp_path.glob("resume-*"))
+    history = fit(fresh(), *batches(faces), 1, tmp_path, start="somewhere")
+    assert history["epoch"].tolist() == [0, 1]
+    other = fit(fresh(), *batches(faces), 1, tmp_path / "other")
+    assert other["epoch"].tolist() == [1]
+
+
+def test_a_run_does_not_go_on_from_another_start(fresh, faces, begun):
+    with pytest.raises(ValueError, match="start was None, is now somewhere else"):
+        fit(fresh(), *batches(faces), 2, begun, start="somewhere else")
+
+
+def test_a_start_whose_weights_are_lost_says_so(fresh, faces, tmp_path):
+    model = fresh()
+    model.get_layer("emotion_logits").bias.assign(np.full(7, np.nan))
+    with pytest.raises(ValueError, match="weights contain NaN or infinity in epoch 0"):
+        fit(model, *batches(faces), 1, tmp_path, start="somewhere")
+
+
+def test_a_history_with_a_start_is_drawn_from_0(fresh, faces, tmp_path):
+    history = fit(fresh(), *batches(faces), 1, tmp_path, start="somewhere")
+    figure = plots.learning_curves(history)
+    training, validation = figure.axes[0].lines
+    np.testing.assert_array_equal(validation.get_xdata(), [0, 1])
+    assert np.isfinite(validation.get_ydata()).all()
+    assert np.isfinite(training.get_ydata()).tolist() == [False, True]
+    plt.close(figure)
 
 
 def test_a_run_that_stopped_early_does_not_stop_the_next_one(fresh, faces, tmp_path):
@@ -321,6 +446,10 @@ def without_turns():
         (
             r"loss\.emotion_output\.config\.label_smoothing was 0\.0, is now 0\.1",
             lambda: compiled(tiny.build(), label_smoothing=0.1),
+        ),
+        (
+            r"loss\.gender_output\.config\.class_weights was None, is now \[1\.0, 2\.0, 1\.0\]",
+            lambda: compiled(tiny.build(), class_weights={"gender": (1, 2, 1)}),
         ),
         (
             r"loss_weights\.age_output was 4\.0, is now 0\.0",

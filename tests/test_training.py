@@ -1,20 +1,24 @@
 """Compiling by name, choosing what the best epoch is chosen by, and `train` as a whole."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
 import tiny
 from fer_helpers import model, training
-from fer_helpers.batches import batches_of
-from fer_helpers.labels import TASKS, encode_labels
+from fer_helpers.batches import batches_of, generate_images
+from fer_helpers.labels import TASKS, encode_labels, separate_category
 from fer_helpers.model import load_model
 from fer_helpers.training import (
     PAPER_LOSS_WEIGHTS,
     compile_model,
     labelled_tasks,
     monitored_metric,
+    origin,
     train,
+    weights_of,
 )
 
 
@@ -39,9 +43,9 @@ def given(faces, monkeypatch):
 def asked(given, monkeypatch):
     """What `train` asks `fit` for, instead of training."""
 
-    def fit(*arguments):
+    def fit(*arguments, start):
         names = ("model", "train", "validation", "epochs", "out_dir", "monitor")
-        return dict(zip(names, arguments, strict=True))
+        return dict(zip(names, arguments, strict=True)) | {"start": start}
 
     monkeypatch.setattr(training, "fit", fit)
 
@@ -154,24 +158,24 @@ def test_train_chooses_by_emotion_only_where_it_is_trained_and_validated(given, 
 @pytest.mark.parametrize(
     ("learnt", "chosen", "weights", "message"),
     [
-        ({"age": [-1]}, {"age": [0]}, {"age": 1}, "training split of SAMPLE has no labels"),
+        ({"age": [-1]}, {"age": [0]}, {"age": 1}, "the training faces have no labels"),
         (
             {"emotion": [0], "age": [0]},
             {"age": [0]},
             {"race": 1, "emotion": 0},
-            "SAMPLE has labels for emotion, age only, whose loss weights are 0: nothing would be",
+            "training faces have labels for emotion, age only, whose loss weights are 0: nothing",
         ),
         (
             {"emotion": [0], "age": [0]},
             {"emotion": [0]},
             {"age": 4, "emotion": 0},
-            "validation split of SAMPLE has no labels for age, trained here",
+            "validation faces have no labels for age, trained here",
         ),
         (
             {"emotion": [0], "age": [0]},
             {"race": [0]},
             PAPER_LOSS_WEIGHTS,
-            "validation split of SAMPLE has no labels for emotion, age, trained here",
+            "validation faces have no labels for emotion, age, trained here",
         ),
     ],
 )
@@ -242,30 +246,195 @@ def test_train_goes_on_in_float16_and_keeps_float32(given, monkeypatch, tmp_path
     assert {layer.compute_dtype for layer in kept.layers} == {"float32"}
 
 
-@pytest.mark.parametrize(
-    ("dataset_name", "backbone", "starts_trained"),
-    [("RAFDB", None, True), ("RAFDB", "compact", False), ("UTKFACE", None, False)],
-)
-def test_rafdb_starts_from_the_weights_that_know_real_faces(
-    dataset_name, backbone, starts_trained, monkeypatch
-):
+@pytest.fixture
+def four_faces(monkeypatch):
     X = np.zeros((4, 48, 48, 1), np.uint8)
     y = encode_labels({"emotion": [0, 1, 2, 3]})
     monkeypatch.setattr(training, "load_training_data", lambda *_, **__: ((X, y), (X, y)))
-    monkeypatch.setattr(training, "fit", lambda model, *_: model)
-    begun = training.train(dataset_name, 1, backbone=backbone)
-    shipped = load_model("FER")
-    same = begun.name == shipped.name and all(
-        np.array_equal(a, b)
-        for a, b in zip(begun.trainable_weights, shipped.trainable_weights, strict=True)
-    )
-    assert same == starts_trained
-    # A temperature fits the weights that it was set for.
-    assert all(begun.get_layer(name).temperature == 1 for name in begun.output_names)
-    assert starts_trained or begun.name == "compact"
-    assert begun.layers[1].name == "augmentation"
-    rate = float(keras.ops.convert_to_numpy(begun.optimizer.learning_rate))
-    wanted = training.FINE_TUNING_RATE if starts_trained else training.LEARNING_RATE
-    assert rate == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("dataset_name", "options", "source"),
+    [
+        ("RAFDB", {}, "FER"),
+        ("my/faces", {}, "FER"),
+        ("my/faces", {"start": "UTKFACE"}, "UTKFACE"),
+        ("UTKFACE", {"start": "FER"}, "FER"),
+        ("SAMPLE", {"start": "FER"}, "FER"),
+        ("RAFDB", {"start": "none"}, None),
+        ("RAFDB", {"backbone": "compact"}, None),
+        ("my/faces", {"backbone": "compact"}, None),
+        ("SAMPLE", {}, None),
+        ("FER", {}, None),
+        ("UTKFACE", {}, None),
+    ],
+)
+def test_other_faces_start_from_the_weights_that_know_faces(
+    dataset_name, options, source, four_faces, asked, capsys
+):
+    """All of these weights, temperatures and averages too: epoch 0 is the untouched network."""
+    run = train(dataset_name, 1, **options)
+    network = run["model"]
+    rate = float(keras.ops.convert_to_numpy(network.optimizer.learning_rate))
+    printed = capsys.readouterr().out
+    assert ("starting from the shipped weights" in printed) == (source == "FER" and not options)
+    assert network.layers[1].name == "augmentation" or dataset_name == "SAMPLE"
+    if source is None:
+        assert (network.name, run["start"]) == ("compact", None)
+        assert rate == pytest.approx(training.LEARNING_RATE)
+        return
+    shipped = load_model(source)
+    assert network.name == shipped.name
+    for ours, theirs in zip(network.get_weights(), shipped.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert rate == pytest.approx(1e-4)
+    assert train(dataset_name, **options)["epochs"] == 12
+    assert run["start"] == f"the shipped weights for {source}, trained on {origin(source)}"
+
+
+def test_a_start_with_another_backbone_is_refused(four_faces):
     with pytest.raises(ValueError, match=r"FER holds a .* network, but 'paper' is asked for"):
-        training.train(dataset_name, 1, backbone="paper", start="FER")
+        train("UTKFACE", 1, backbone="paper", start="FER")
+
+
+def test_a_start_that_training_cannot_improve_is_what_is_kept(
+    faces, given, tmp_path, monkeypatch, capsys
+):
+    """Ruined by the rate, the network is worse after each epoch than before the first."""
+    train("SAMPLE", 4, tmp_path / "begin", batch_size=16)
+    begin = load_model(tmp_path / "begin" / "model.keras")
+    monkeypatch.setattr(training, "FINE_TUNING_RATE", 30.0)
+    out = tmp_path / "run"
+    history = train("mine", 2, out, batch_size=16, start=tmp_path / "begin" / "model.keras")
+    assert history["epoch"].tolist() == [0, 1, 2]
+    kept = load_model(out / "model.keras")
+    for ours, theirs in zip(kept.get_weights(), begin.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert "no epoch was clearly better than the start" in capsys.readouterr().out
+
+
+def test_where_weights_come_from_is_handed_on(given, tmp_path):
+    first, second = (tmp_path / name / "model.keras" for name in ("first", "second"))
+    train("SAMPLE", 1, first.parent, batch_size=16)
+    scratch = "64 faces (settings.json has their digest), starting from random weights"
+    assert origin(first) == scratch
+    train("mine", 1, second.parent, batch_size=16, start=first)
+    wanted = f"64 faces (settings.json has their digest), starting from {first}, trained on "
+    assert origin(second) == wanted + scratch
+    assert "non-commercial research and teaching" in origin("FER")
+    (first.parent / "settings.json").write_text("[]")
+    for unknown in (first, tmp_path / "none.keras"):
+        assert origin(unknown) == "not stated"
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("SAMPLE", "SAMPLE"),
+        ("my/faces/", "faces"),
+        ("/data/my.faces", "my.faces"),
+        ("faces.zip", "faces"),
+        ("people.csv", "people"),
+    ],
+)
+def test_a_run_is_written_below_results(name, folder):
+    assert training.run_folder(name) == Path("results") / folder
+
+
+def test_a_run_on_the_working_folder_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert training.run_folder(".") == Path("results") / tmp_path.name
+
+
+def test_balanced_classes_weigh_alike():
+    y = encode_labels({"emotion": [0, 0, 0, 1, 3, 3, -1, -1], "age": [4] * 8})
+    weights = weights_of("emotion", "balanced", y)
+    # N / (K n): six labelled faces, three classes.
+    assert weights == pytest.approx([6 / 9, 6 / 3, 0, 6 / 6, 0, 0, 0])
+    assert weights_of("age", "balanced", y) == [0, 0, 0, 0, 1]
+    y = np.zeros((2, 18))
+    y[:, 7:10] = [[0.75, 0.25, 0], [0, 1, 0]]  # votes
+    assert weights_of("gender", "balanced", y) == pytest.approx([2 / 1.5, 2 / 2.5, 0])
+
+
+def test_given_class_weights_are_taken_in_order_or_by_name():
+    assert weights_of("gender", (1, 2, 0.5)) == [1, 2, 0.5]
+    assert weights_of("gender", np.array([3, 2, 1])) == [3, 2, 1]
+    assert weights_of("race", {"Asian": 4, "Caucasian": 0}) == [0, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"mood": "balanced"}, "unknown task 'mood'"),
+        ({"emotion": {"joyy": 2}}, "emotion has no class 'joyy' to weigh: choose from surprise, "),
+        ({"emotion": [1, 2]}, "emotion has 7 classes, but 2 class weights"),
+        ({"gender": ["a", 1, 1]}, "class weights of gender must be numbers, not"),
+        ({"gender": [None, 1, 1]}, "class weights of gender must be numbers, not"),
+        ({"gender": [-1, 1, 1]}, "class weights must be finite and at least 0"),
+        ({"emotion": "balance"}, "must be 'balanced' or numbers, not 'balance'"),
+        ({"emotion": "balanced"}, "balanced class weights of emotion need faces that are labelled"),
+    ],
+)
+def test_bad_class_weights_are_named(weights, message):
+    with pytest.raises(ValueError, match=message):
+        compile_model(tiny.build(), class_weights=weights)
+
+
+def test_balanced_weights_need_labels_of_their_task(faces):
+    with pytest.raises(ValueError, match="balanced class weights of age need faces"):
+        compile_model(tiny.build(), class_weights={"age": "balanced"}, y=faces[1])
+
+
+def test_class_weights_are_those_of_their_tasks_loss(faces, given, asked):
+    X = faces[0]
+    given((X[:60], encode_labels({"emotion": [0] * 45 + [1] * 15, "age": [1] * 60})), faces)
+    weights = {"emotion": "balanced", "gender": {"unsure": 0}}
+    config = train("SAMPLE", class_weights=weights)["model"].get_compile_config()["loss"]
+    given = {name: loss["config"]["class_weights"] for name, loss in config.items()}
+    assert given == {
+        "emotion_output": pytest.approx([60 / 90, 2, 0, 0, 0, 0, 0]),
+        "gender_output": [1, 1, 0],
+        "race_output": None,
+        "age_output": None,
+    }
+
+
+def test_a_rare_class_is_learnt_with_balanced_weights():
+    """Two classes that look alike, one of which has nine times the faces."""
+    X = np.random.default_rng(0).integers(0, 256, (100, 48, 48, 1), dtype=np.uint8)
+    y = encode_labels({"emotion": [0] * 90 + [1] * 10})
+    shares = {}
+    for given in (None, {"emotion": "balanced"}):
+        keras.utils.set_random_seed(0)
+        network = compile_model(
+            tiny.build(False),
+            {"emotion": 1},
+            ("emotion",),
+            keras.optimizers.Adam(0.1),
+            class_weights=given,
+            y=y,
+        )
+        for layer in network.layers:  # it can learn how frequent a class is, and nothing else
+            layer.trainable = layer.name == "emotion_logits"
+        logits = network.get_layer("emotion_logits")
+        logits.kernel.assign(np.zeros(logits.kernel.shape))
+        logits.kernel.trainable = False
+        network.fit(batches_of(X, y, 100), epochs=60, verbose=0)
+        shares[str(given)] = network.predict_on_batch(X[:1])[0][0, 1]
+    plain, balanced = shares.values()
+    assert plain == pytest.approx(0.1, abs=0.02)
+    assert balanced == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_face_without_weight_is_not_learnt(faces):
+    """`sample_weight` end to end: through batches, loss and metric."""
+    X, y = faces
+    weight = np.where(np.arange(64) < 16, 2.5, 0)
+    blocks = dict(zip(("ages", "emotions", "genders", "races"), separate_category(y), strict=True))
+    network = compile_model(tiny.build(), {"emotion": 1}, ("emotion",))
+    whole = generate_images(X, **blocks, batch_size=64, sample_weight=weight)
+    ours = network.evaluate(whole, verbose=0, return_dict=True)
+    alone = network.evaluate(batches_of(X[:16], y[:16], 64), verbose=0, return_dict=True)
+    assert ours == pytest.approx(alone, rel=1e-4)
+    assert network.fit(whole, epochs=1, verbose=0).history["loss"][0] > 0

@@ -31,10 +31,7 @@ def split_word(word: str) -> str | None:
 def add_missing_splits(faces: Faces, own: dict[str, str], official: bool = False) -> Faces:
     """Take a validation and a test split out of training where a data set lacks them.
 
-    Each gets every tenth group of the training faces; a group is what must stay together, see
-    `find_groups`. Within the order of classes, of the first task that is labelled, so that each
-    class gives a tenth. Which groups follows from the pixels alone, so the same faces are
-    split in the same way wherever they lie.
+    Each gets a tenth of the training faces, see `choose_tenths`.
 
     Parameters
     ----------
@@ -56,25 +53,58 @@ def add_missing_splits(faces: Faces, own: dict[str, str], official: bool = False
     if official and missing == ["test"]:
         missing = []
     training = np.flatnonzero(faces.splits == own["train"])
-    groups = ()
+    splits = faces.splits.astype(object)
     if missing and len(training):
-        groups = find_groups(faces.images[training], faces.persons[training])
-    if len(set(groups)) > len(missing) > 0:
-        splits = faces.splits.astype(object)
-        order = _by_class(groups, faces.labels[training])
-        for number, split in enumerate(missing):
-            chosen = training[np.isin(groups, order[number::10])]
-            splits[chosen] = split
+        learnt = faces.take(training)
+        tenths = choose_tenths(learnt.images, learnt.labels, learnt.persons, len(missing))
+        for split, chosen in zip(missing, tenths, strict=False):
+            splits[training[chosen]] = split
             faces.notes.append(
-                f"no {split} split: {len(chosen)} of {len(training)} training faces are taken "
+                f"no {split} split: {chosen.sum()} of {len(training)} training faces are taken "
                 "for it, the same ones each time, each class's tenth"
             )
-        faces.splits = splits.astype(str)
+    faces.splits = splits.astype(str)
     places = {word: place for names in (SPLITS, own.values()) for place, word in enumerate(names)}
     rank = [places[split] for split in faces.splits]
     if sorted(rank) == rank:
         return faces
     return faces.take(np.argsort(rank, kind="stable"))
+
+
+def choose_tenths(
+    images: np.ndarray, y: np.ndarray, persons: np.ndarray | None = None, count: int = 1
+) -> list[np.ndarray]:
+    """Choose tenths of the faces that share no picture and no person with the rest.
+
+    Each is every tenth group, see `find_groups`. The groups are in the order of the classes of
+    the first task that is labelled, so each class gives a tenth of its groups, rounded up or
+    down. Otherwise the pixels alone decide: the same faces are chosen wherever they lie.
+
+    Parameters
+    ----------
+    images
+        (N, H, W, 1) of any dtype.
+    y
+        (N, 18) label rows.
+    persons
+        str (N,), "" where nobody is named, which is everywhere if None.
+    count
+        How many tenths, 1 to 9.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        For each tenth bool (N,). None at all if there are not more groups than `count`.
+    """
+    groups = find_groups(images, np.full(len(images), "") if persons is None else persons)
+    names, first = np.unique(groups, return_index=True)
+    if len(names) <= count:
+        return []
+    task = next((task for task, block in BLOCKS.items() if y[:, block].any()), "emotion")
+    block = y[first, BLOCKS[task]]
+    classes = np.where(block.any(axis=1), block.argmax(axis=1), -1)
+    names = names[np.argsort(classes, kind="stable")]
+    return [np.isin(groups, names[number::10]) for number in range(count)]
 
 
 def find_groups(images: np.ndarray, persons: np.ndarray) -> np.ndarray:
@@ -103,12 +133,3 @@ def find_groups(images: np.ndarray, persons: np.ndarray) -> np.ndarray:
     _, first = np.unique(component[: len(digests)], return_index=True)
     least = dict(zip(component[first], digests[first], strict=True))
     return np.array([least[component[place]] for place in picture], dtype=str)
-
-
-def _by_class(groups: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the groups, those of one class one after the other, in each by their fingerprint."""
-    task = next((task for task, block in BLOCKS.items() if y[:, block].any()), "emotion")
-    names, first = np.unique(groups, return_index=True)
-    block = y[first, BLOCKS[task]]
-    classes = np.where(block.any(axis=1), block.argmax(axis=1), -1)
-    return names[np.argsort(classes, kind="stable")]

@@ -11,6 +11,7 @@ EXAMPLES = """examples:
   python -m fer_helpers.studies recipe open-data --seed 0
   python -m fer_helpers.studies recipe from-labels --backbone compact --epochs 4
   python -m fer_helpers.studies multitask --seeds 5
+  python -m fer_helpers.studies fine_tuning --sets "drawn, 300" --seeds 0 1 2
 """
 
 
@@ -42,6 +43,15 @@ def multitask(args) -> None:
     # An arm that is alone in its table has nothing to be compared with.
     table = compare(runs).round(4) if ALONE in set(runs["arm"]) else runs
     commands.show(table, args.json)
+
+
+def fine_tuning(args) -> None:
+    """Train what is missing from the table on small sets of faces, and compare the arms."""
+    from fer_helpers.studies.fine_tuning import ARMS, SETS, compare, study
+
+    given = {"sets": args.sets or tuple(SETS), "arms": args.arms or ARMS[:3]}
+    runs = study(args.out, **given, seeds=args.seeds, data_dir=args.data_dir)
+    commands.show(compare(runs).round(4), args.json)
 
 
 def _add_recipe(subparsers) -> None:
@@ -82,6 +92,24 @@ def _add_multitask(subparsers) -> None:
     )
 
 
+def _add_fine_tuning(subparsers) -> None:
+    text = "Train on small sets of faces from the shipped weights, from random ones, and compare."
+    sub = add_command(subparsers, fine_tuning, text)
+    sub.add_argument("--sets", nargs="+", metavar="SET", help="only these sets, by name")
+    sub.add_argument("--arms", nargs="+", metavar="ARM", help="these arms, by name")
+    sub.add_argument(
+        "--seeds", nargs="+", type=int, default=range(5), help="these seeds (default 0 to 4)"
+    )
+    add_data_dir(sub)
+    sub.add_argument(
+        "--out",
+        type=Path,
+        metavar="CSV",
+        default=Path("data/results/fine_tuning.csv"),
+        help="a row per run; runs in this table are not repeated (default data/results/...)",
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fer_helpers.studies",
@@ -92,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_recipe(subparsers)
     _add_multitask(subparsers)
+    _add_fine_tuning(subparsers)
     return parser
 
 
