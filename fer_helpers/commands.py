@@ -419,10 +419,13 @@ def visualize(args) -> None:
     """Draw a typical prediction of each emotion."""
     from fer_helpers import evaluation, model, plots, prediction
     from fer_helpers.datasets import load_training_data
+    from fer_helpers.training import run_folder
 
-    trained = Path("results") / args.dataset / "model.keras"
-    weights = args.weights or (trained if trained.is_file() else args.dataset)
-    network = model.load_model(weights)
+    trained = run_folder(args.dataset) / "model.keras"
+    if args.weights or trained.is_file():
+        network = model.load_model(args.weights or trained)
+    else:
+        network = model.get_model(pretrained=True, dataset_name=args.dataset)
     _, (X, y) = load_training_data(args.dataset, **source_options(args))
     if not evaluation.labelled(y, "emotion").any():
         raise ValueError(

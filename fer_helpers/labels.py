@@ -93,8 +93,10 @@ def check_dataset(name: str | Path) -> str:
 
 def short_name(dataset: str | Path) -> str:
     """Return a data set's name, of a path the last part without its ending: a name for files."""
-    dataset = str(dataset)
-    return dataset if dataset in DATASETS else Path(dataset).expanduser().absolute().stem
+    if str(dataset) in DATASETS:
+        return str(dataset)
+    path = Path(dataset).expanduser().resolve()
+    return path.stem if path.suffix.lower() in (".zip", ".csv") else path.name
 
 
 def check_task(name: str) -> str:

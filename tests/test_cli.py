@@ -37,8 +37,8 @@ def tiny(monkeypatch):
     narrow = functools.partial(BACKBONES["compact"], widths=(4, 4, 8))
     monkeypatch.setitem(BACKBONES, "compact", narrow)
 
-    def compile_eagerly(model, *args):
-        compile_model(model, *args).run_eagerly = True
+    def compile_eagerly(model, *args, **options):
+        compile_model(model, *args, **options).run_eagerly = True
 
     monkeypatch.setattr(training, "compile_model", compile_eagerly)
 
@@ -137,6 +137,7 @@ def test_train_passes_on_what_it_was_asked_for(capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "train", train)
     words = ["--seed", 3, "--backbone", "deep", "--batch-size", 8, "--start", "FER"]
+    words += ["--ignore", "contempt", "--labels", "ferplus"]
     words += ["--class-weights", "emotion=balanced", "race=Asian:2,African-American:1e1"]
     out_of(capsys, "train", "--dataset", "FER", *words, "--loss-weights", "age=0", "race=1e-1")
     (((*given,), options),) = calls
@@ -144,6 +145,7 @@ def test_train_passes_on_what_it_was_asked_for(capsys, tmp_path, monkeypatch):
     weights = {"emotion": 2.0, "gender": 0.1, "race": 0.1, "age": 0.0}
     assert options == {
         **{"data_dir": None, "seed": 3, "backbone": "deep", "batch_size": 8, "start": "FER"},
+        **{"labels": "ferplus", "ignore": ["contempt"]},
         "loss_weights": weights,
         "class_weights": {"emotion": "balanced", "race": {"Asian": 2, "African-American": 10}},
     }
@@ -165,7 +167,7 @@ def test_a_copy_of_fer_in_folders_gives_up_a_tenth_to_choose_by(capsys, tmp_path
 def test_two_networks_of_one_name_are_exported_side_by_side(monkeypatch, tmp_path, capsys):
     written = []
 
-    def export(network, out, *_):
+    def export(network, out, **_):
         written.append(out)
         return {"bytes": 0, "float32_bytes": 0, "images": 0, "difference": 0.0, "accuracy": {}}
 
