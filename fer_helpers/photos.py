@@ -3,7 +3,7 @@
 import contextlib
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,9 +12,10 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from fer_helpers.backend import dtype_policy, keras
+from fer_helpers.backend import keras
 from fer_helpers.datasets.faces import note
 from fer_helpers.datasets.source import is_hidden
+from fer_helpers.detection import BOX, detect
 from fer_helpers.images import crop_and_resize, decode, eight_bit, upright
 from fer_helpers.model import IMAGE_SIZE
 from fer_helpers.prediction import predict, prediction_table
@@ -23,10 +24,6 @@ from fer_helpers.prediction import predict, prediction_table
 # side: the medians that MTCNN finds in FER2013.
 TEMPLATE = np.array([[0.315, 0.388], [0.685, 0.388], [0.36, 0.77], [0.64, 0.77]])
 KEYPOINTS = ("left_eye", "right_eye", "mouth_left", "mouth_right")
-
-# Pixels along the longer side of a photo; with more, no more faces are found.
-DETECTION_SIDE = 1280
-LEAST_CONFIDENCE = 0.9  # of MTCNN in a face
 
 VIEWS = (1, 2, 10)
 
@@ -166,7 +163,6 @@ def predict_photos(
     ValueError
         `paths` is empty, or Keras runs on another backend than TensorFlow, see `find_faces`.
     """
-    _detector()  # its errors are not those of any photo
     tables = []
     for path in tqdm(paths, desc="photos", delay=2, leave=False):
         error = ""
@@ -267,19 +263,6 @@ def _read_heic_too() -> None:
         pillow_heif.register_heif_opener()
 
 
-@cache
-def _detector():
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "MTCNN, which finds the faces, needs TensorFlow: set KERAS_BACKEND=tensorflow, or "
-            "give crops that hold one face each (--no-detect)"
-        )
-    from mtcnn import MTCNN
-
-    with dtype_policy("float32"):  # it fails under a notebook's mixed precision
-        return MTCNN()
-
-
 def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFrame]:
     """Find faces and crop them as the training images are cropped.
 
@@ -307,33 +290,15 @@ def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFram
     if isinstance(photo, np.ndarray):
         photo = Image.fromarray(photo)
     photo = photo.convert("RGB")
-    shrink = max(1.0, max(photo.size) / DETECTION_SIDE)
-    size = [max(1, round(side / shrink)) for side in photo.size]
-    small = photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
-    # MTCNN's image pyramid has no level for a photo smaller than its window of 12 pixels.
-    found = []
-    if min(small.size) >= 24:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints control characters
-            try:
-                found = _detector().detect_faces(np.asarray(small))
-            except ValueError as error:
-                # No candidates for MTCNN's second network: Keras 3.13 refuses an empty batch.
-                if "empty output" not in str(error):
-                    raise
-    found = [face for face in found if face["confidence"] >= LEAST_CONFIDENCE]
-    found.sort(key=lambda face: -face["box"][2] * face["box"][3])
-    rows = []
-    for face in found:
-        left, top, width, height = (value * shrink for value in face["box"])
-        rows.append((left, top, left + width, top + height, face["confidence"]))
-    boxes = pd.DataFrame(rows, columns=["left", "top", "right", "bottom", "confidence"])
-    crops = [_align(photo, face["keypoints"], shrink) for face in found]
-    return np.array(crops, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 1), boxes
+    faces = detect(photo)
+    names = [f"{point}_{axis}" for point in KEYPOINTS for axis in "xy"]
+    crops = [_align(photo, points) for points in faces[names].to_numpy().reshape(-1, 4, 2)]
+    crops = np.array(crops, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 1)
+    return crops, faces[[*BOX, "confidence"]]
 
 
-def _align(photo: Image.Image, keypoints: Mapping, shrink: float) -> np.ndarray:
-    """Crop a face so that its keypoints lie on `TEMPLATE`, with the least squared error."""
-    points = np.array([keypoints[name] for name in KEYPOINTS], float) * shrink
+def _align(photo: Image.Image, points: np.ndarray) -> np.ndarray:
+    """Crop a face so that `points`, its `KEYPOINTS`, lie on `TEMPLATE` with least squared error."""
     # At four times the size first, so that the pixels of a large face are averaged.
     side = 4 * IMAGE_SIZE
     x, y = (TEMPLATE * side).T
