@@ -1,4 +1,4 @@
-"""Group photos whose faces are known: faces pasted, turned a little, on drawn and real backgrounds."""
+"""Group photos whose faces are known: faces pasted on drawn and photographed backgrounds."""
 
 import numpy as np
 import pandas as pd
@@ -6,107 +6,107 @@ import skimage.data
 from PIL import Image, ImageDraw, ImageFilter
 
 BACKGROUNDS = ("drawn", "brick", "grass", "gravel", "coffee", "hubble_deep_field")
-
-
-def background(name: str, size: tuple[int, int], generator: np.random.Generator) -> Image.Image:
-    """Return a picture without faces of a size (width, height): one of `BACKGROUNDS`."""
-    if name != "drawn":
-        return Image.fromarray(getattr(skimage.data, name)()).convert("RGB").resize(size)
-    picture = Image.new("RGB", size, tuple(generator.integers(256, size=3).tolist()))
-    draw = ImageDraw.Draw(picture)
-    for _ in range(20):
-        (left, right), (top, bottom) = (np.sort(generator.integers(side, size=2)) for side in size)
-        shape = generator.choice([draw.rectangle, draw.ellipse])
-        colour = tuple(generator.integers(256, size=3).tolist())
-        shape([int(left), int(top), int(right), int(bottom)], fill=colour)
-    return picture.filter(ImageFilter.GaussianBlur(2))
+POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 
 
 def astronaut() -> tuple[Image.Image, np.ndarray]:
-    """Return the astronaut's head, and the points of her face as `compose` takes them."""
-    points = [(174, 65), (273, 187), (200, 114), (246, 112), (205, 151), (248, 149)]
+    """Return the astronaut's head and the points of her face, as `compose` takes them."""
     head = Image.fromarray(skimage.data.astronaut()).crop((120, 0, 330, 230))
-    return head, np.subtract(points, (120, 0)).astype(float)
+    corners, points = [(62, 62), (148, 175)], [(84, 101), (126, 103), (103, 127)]
+    return head, np.array([*corners, *points, (84, 141), (125, 142)], float)
 
 
 def compose(
     faces: list[tuple[Image.Image, np.ndarray]],
-    sides: list[float],
+    heights: list[float],
     size: tuple[int, int],
     generator: np.random.Generator,
     turn: float = 15,
 ) -> tuple[Image.Image, pd.DataFrame]:
-    """Paste faces where there is room on a background.
+    """Paste faces, turned by up to `turn` degrees, where there is room on a background.
 
     Parameters
     ----------
     faces
-        Each a picture, and in its pixels float (P, 2): the left upper and right lower corner of
-        the face's box, left eye, right eye (as the picture shows them), and more points if known.
-    sides
-        The length of each face's box in the photo, in pixels.
+        Each a picture, and in its pixels float (7, 2): the left upper and the right lower corner
+        of the face's box, then its `POINTS`.
+    heights
+        Of the faces' boxes in the photo, in pixels.
     size
         Width and height of the photo.
     generator
         Draws background, places and turns.
     turn
-        Greatest turn of a face, in degrees.
+        In degrees.
 
     Returns
     -------
     photo
         PIL picture of mode RGB.
     truth
-        A row per face that found room: ``face`` (its index), ``left``, ``top``, ``right``,
-        ``bottom``, and ``x0``, ``y0``, ``x1``, ``y1``, ... of the points after the box.
+        A row per face that found room: ``face``, its index, and the columns of `detect`
+        except for ``confidence``.
     """
-    photo = background(generator.choice(BACKGROUNDS), size, generator)
+    photo = _background(str(generator.choice(BACKGROUNDS)), size, generator)
     taken, rows = Image.new("1", size), []
-    for place in np.argsort(sides)[::-1].tolist():
-        picture, points = faces[place]
-        scale = sides[place] / (points[1] - points[0]).max()
-        width, height = (max(1, round(side * scale)) for side in picture.size)
-        if width >= size[0] or height >= size[1]:
-            continue
-        for _ in range(30):
-            left, top = (
-                int(generator.integers(side)) for side in np.subtract(size, (width, height))
-            )
-            spot = (left, top, left + width, top + height)
-            if not taken.crop(spot).getbbox():
-                break
-        else:
+    for face in np.argsort(heights)[::-1].tolist():
+        picture, points = faces[face]
+        scale = heights[face] / (points[1] - points[0])[1]
+        spot = _room(taken, [max(1, round(side * scale)) for side in picture.size], generator)
+        if not spot:
             continue
         taken.paste(1, spot)
         angle = float(generator.uniform(-turn, turn))
-        mask = Image.new("L", picture.size)
-        edge = min(picture.size) // 20
-        ImageDraw.Draw(mask).ellipse(
-            (edge, edge, picture.width - edge, picture.height - edge), fill=255
-        )
-        mask = mask.filter(ImageFilter.GaussianBlur(edge))
-        pasted, mask = (
-            image.rotate(angle, Image.Resampling.BICUBIC).resize(
-                (width, height), Image.Resampling.LANCZOS
-            )
-            for image in (picture, mask)
-        )
-        photo.paste(pasted, (left, top), mask)
-        turned = np.deg2rad(angle)
-        matrix = np.array([[np.cos(turned), np.sin(turned)], [-np.sin(turned), np.cos(turned)]])
+        _paste(photo, picture, spot, angle)
         middle = np.divide(picture.size, 2)
-        move = lambda some: ((some - middle) @ matrix.T + middle) * scale + (left, top)  # noqa: E731
-        half = (points[1] - points[0]) / 2 * scale
-        centre = move(points[:2].mean(axis=0))
-        row = {"face": place}
-        row |= dict(
-            zip(
-                ("left", "top", "right", "bottom"),
-                (*(centre - half), *(centre + half)),
-                strict=True,
-            )
-        )
-        for index, (x, y) in enumerate(move(points[2:])):
-            row |= {f"x{index}": x, f"y{index}": y}
+        sine, cosine = np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle))
+        # A box stays upright about its turned centre.
+        points = np.vstack([points[:2].mean(axis=0), points[2:], points[1] - points[0]])
+        points[:-1] = (points[:-1] - middle) @ [[cosine, -sine], [sine, cosine]] + middle
+        points *= scale
+        points[:-1] += spot[:2]
+        box = np.concatenate([points[0] - points[-1] / 2, points[0] + points[-1] / 2])
+        row = {"face": face} | dict(zip(("left", "top", "right", "bottom"), box, strict=True))
+        for name, (x, y) in zip(POINTS, points[1:-1], strict=True):
+            row |= {f"{name}_x": x, f"{name}_y": y}
         rows.append(row)
     return photo, pd.DataFrame(rows)
+
+
+def _background(name: str, size: tuple[int, int], generator: np.random.Generator) -> Image.Image:
+    """Return a picture without faces, one of `BACKGROUNDS`."""
+    if name != "drawn":
+        return Image.fromarray(getattr(skimage.data, name)()).convert("RGB").resize(size)
+    picture = Image.new("RGB", size, tuple(generator.integers(256, size=3).tolist()))
+    draw = ImageDraw.Draw(picture)
+    for shape in (draw.rectangle, draw.ellipse) * 10:
+        (left, right), (top, bottom) = (
+            np.sort(generator.integers(side, size=2)).tolist() for side in size
+        )
+        shape([left, top, right, bottom], fill=tuple(generator.integers(256, size=3).tolist()))
+    return picture.filter(ImageFilter.GaussianBlur(2))
+
+
+def _room(taken: Image.Image, size: list[int], generator: np.random.Generator) -> tuple | None:
+    """Return a free rectangle of a size, None if thirty tries find none."""
+    free = np.subtract(taken.size, size)
+    for _ in range(30 if (free > 0).all() else 0):
+        left, top = generator.integers(free).tolist()
+        spot = (left, top, left + size[0], top + size[1])
+        if not taken.crop(spot).getbbox():
+            return spot
+    return None
+
+
+def _paste(photo: Image.Image, picture: Image.Image, spot: tuple, angle: float) -> None:
+    """Paste a picture, turned and as an oval with a soft edge, on a rectangle of a photo."""
+    edge = min(picture.size) // 20
+    oval = Image.new("L", picture.size)
+    inner = (edge, edge, picture.width - edge, picture.height - edge)
+    ImageDraw.Draw(oval).ellipse(inner, fill=255)
+    size = spot[2] - spot[0], spot[3] - spot[1]
+    picture, oval = (
+        image.rotate(angle, Image.Resampling.BICUBIC).resize(size, Image.Resampling.LANCZOS)
+        for image in (picture, oval.filter(ImageFilter.GaussianBlur(edge)))
+    )
+    photo.paste(picture, spot, oval)
