@@ -161,7 +161,7 @@ def predict_photos(
     Raises
     ------
     ValueError
-        `paths` is empty, or Keras runs on another backend than TensorFlow, see `find_faces`.
+        `paths` is empty.
     """
     tables = []
     for path in tqdm(paths, desc="photos", delay=2, leave=False):
@@ -176,6 +176,8 @@ def predict_photos(
             table = pd.DataFrame([{}])
         table.insert(0, "path", str(path))
         tables.append(table.assign(error=error))
+        if len(tables) > 1000:  # a table of one row takes twenty times the memory of a row
+            tables = [pd.concat(tables, ignore_index=True)]
     if not tables:
         raise ValueError("no photo to predict: `paths` is empty")
     table = pd.concat(tables, ignore_index=True)
@@ -204,11 +206,6 @@ def predict_photo(
         One row per face: the columns of `prediction_table` without ``path``, then ``left``,
         ``top``, ``right``, ``bottom`` in pixels of the photo, and ``confidence``, the
         detector's, 0 to 1.
-
-    Raises
-    ------
-    ValueError
-        Keras runs on another backend than TensorFlow, see `find_faces`.
     """
     if attributes:
         note(ATTRIBUTES)
@@ -266,8 +263,8 @@ def _read_heic_too() -> None:
 def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFrame]:
     """Find faces and crop them as the training images are cropped.
 
-    Detection and landmarks are MTCNN's (Zhang et al. 2016). Each face is turned, scaled and
-    shifted so that eyes and mouth lie where they usually do in FER2013.
+    Each face that `detect` finds is turned, scaled and shifted so that eyes and mouth lie where
+    they usually do in FER2013.
 
     Parameters
     ----------
@@ -280,12 +277,7 @@ def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFram
         uint8 (F, 48, 48, 1), largest face first.
     boxes
         DataFrame of F rows: ``left``, ``top``, ``right``, ``bottom`` in pixels of the photo,
-        and ``confidence``, 0.9 to 1: faces of which MTCNN is less sure are left out.
-
-    Raises
-    ------
-    ValueError
-        Keras runs on another backend than TensorFlow.
+        and ``confidence``, 0.9 to 1: less certain faces are left out.
     """
     if isinstance(photo, np.ndarray):
         photo = Image.fromarray(photo)
