@@ -20,12 +20,6 @@ def compose(size, heights, seed=0):
     return group_photos.compose(faces, heights, size, np.random.default_rng(seed))
 
 
-def shared(one, other):
-    """The intersection of two boxes, as a share of their union."""
-    both = (np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])).clip(0).prod()
-    return both / (sum((box[2:] - box[:2]).prod() for box in (one, other)) - both)
-
-
 @pytest.mark.parametrize(
     ("size", "heights"),
     [((400, 300), [60, 40]), ((1000, 700), [180, 90, 60, 40, 30]), ((2000, 1500), [500, 150, 80])],
@@ -38,7 +32,10 @@ def test_every_face_of_a_group_is_found_with_its_eyes_and_mouth(size, heights):
     assert faces["confidence"].between(0.9, 1).all()
     # Both have the largest first.
     for face, true in zip(faces.to_dict("records"), truth.to_dict("records"), strict=True):
-        assert shared(*(np.array([row[side] for side in BOX]) for row in (face, true))) > 0.5
+        assert (
+            group_photos.shared(*(np.array([row[side] for side in BOX]) for row in (face, true)))
+            > 0.5
+        )
         apart = true["right_eye_x"] - true["left_eye_x"]
         for name in (f"{point}_{axis}" for point in POINTS for axis in "xy"):
             assert face[name] == pytest.approx(true[name], abs=0.25 * apart), name
