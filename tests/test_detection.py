@@ -22,7 +22,11 @@ def compose(size, heights, seed=0):
 
 @pytest.mark.parametrize(
     ("size", "heights"),
-    [((400, 300), [60, 40]), ((1000, 700), [180, 90, 60, 40, 30]), ((2000, 1500), [500, 150, 80])],
+    [
+        ((400, 300), [60, 40]),
+        ((1000, 700), [180, 130, 90, 60, 40, 30, 25]),
+        ((2000, 1500), [500, 150, 80]),
+    ],
 )
 def test_every_face_of_a_group_is_found_with_its_eyes_and_mouth(size, heights):
     photo, truth = compose(size, heights)

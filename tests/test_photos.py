@@ -1,5 +1,7 @@
 """From files and photos to faces and their predictions."""
 
+import tracemalloc
+
 import keras
 import numpy as np
 import pandas as pd
@@ -98,3 +100,16 @@ def test_photos_are_opened_the_right_way_up(tmp_path):
     (tmp_path / "text.jpg").write_text("no")
     with pytest.raises(ValueError, match=r"text\.jpg is not an image, whatever"):
         open_photo(tmp_path / "text.jpg")
+
+
+def test_many_photos_take_the_memory_of_their_rows(monkeypatch):
+    row = pd.DataFrame([{f"number{place}": 0.5 for place in range(20)}])
+    monkeypatch.setattr(photos, "open_photo", lambda path: None)
+    monkeypatch.setattr(photos, "predict_photo", lambda *_: (None, row.copy()))
+    paths = [f"{number}.jpg" for number in range(3000)]
+    tracemalloc.start()
+    table = photos.predict_photos(None, paths)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert table["path"].tolist() == paths
+    assert peak < 3000 * 4000  # bytes; as tables of one row each they take 7,000
