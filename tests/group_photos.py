@@ -6,7 +6,9 @@ import skimage.data
 from PIL import Image, ImageDraw, ImageFilter
 
 BACKGROUNDS = ("drawn", "brick", "grass", "gravel", "coffee", "hubble_deep_field")
+BOX = ("left", "top", "right", "bottom")
 POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+COLUMNS = ["face", *BOX, *(f"{point}_{axis}" for point in POINTS for axis in "xy")]
 
 
 def astronaut() -> tuple[Image.Image, np.ndarray]:
@@ -66,11 +68,11 @@ def compose(
         points *= scale
         points[:-1] += spot[:2]
         box = np.concatenate([points[0] - points[-1] / 2, points[0] + points[-1] / 2])
-        row = {"face": face} | dict(zip(("left", "top", "right", "bottom"), box, strict=True))
+        row = {"face": face} | dict(zip(BOX, box, strict=True))
         for name, (x, y) in zip(POINTS, points[1:-1], strict=True):
             row |= {f"{name}_x": x, f"{name}_y": y}
         rows.append(row)
-    return photo, pd.DataFrame(rows)
+    return photo, pd.DataFrame(rows, columns=COLUMNS)
 
 
 def shared(one: np.ndarray, other: np.ndarray) -> float:
@@ -81,7 +83,7 @@ def shared(one: np.ndarray, other: np.ndarray) -> float:
 
 def count_found(boxes: np.ndarray, truth: pd.DataFrame) -> int:
     """Count the faces of `compose` that share at least 0.4 with one of boxes, float (N, 4)."""
-    faces = truth[["left", "top", "right", "bottom"]].to_numpy()
+    faces = truth[list(BOX)].to_numpy()
     return sum(any(shared(box, face) >= 0.4 for box in boxes) for face in faces)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fer_helpers import load_model, predict_photo, predict_video, video
+from fer_helpers import TASKS, load_model, plots, predict_photo, predict_video, video
 from fer_helpers.cli import main
 from fer_helpers.photos import NO_FACE
 
@@ -87,10 +87,10 @@ def test_a_gif_that_moves_is_a_video_and_one_that_does_not_a_photo(
 ):
     need_av()
     monkeypatch.chdir(tmp_path)
-    both = [pictures["one"], pictures["two"]]
-    both[0].save("moves.gif", save_all=True, append_images=both[1:], duration=1000)
-    both[0].save("still.gif")
-    words = ["predict", "moves.gif", "still.gif", "--weights", "SAMPLE", "--json"]
+    one, two = pictures["one"], pictures["two"]
+    one.save("moves.gif", save_all=True, append_images=[pictures["wall"], two], duration=500)
+    one.save("still.gif")
+    words = ["predict", "moves.gif", "still.gif", "--weights", "SAMPLE", "--fps", "1", "--json"]
     assert main([*words, "--figures", "."]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["path"], row["seconds"]) for row in rows] == [
@@ -100,6 +100,15 @@ def test_a_gif_that_moves_is_a_video_and_one_that_does_not_a_photo(
     assert rows[1]["left"] > 100
     assert rows[2]["left"] < 100
     assert {path.name for path in tmp_path.glob("*.png")} == {"moves-faces.png", "still-faces.png"}
+
+
+def test_the_figure_shows_the_largest_face_and_gaps():
+    first, other = ({f"emotion_{name}": p for name in TASKS["emotion"]} for p in (0.1, 0.9))
+    rows = [first | {"seconds": 0.0}, other | {"seconds": 0.0}, {"seconds": 0.5}]
+    figure = plots.emotions_over_time(pd.DataFrame(rows))
+    for line in figure.axes[0].lines:
+        np.testing.assert_array_equal(line.get_ydata(), [0.1, np.nan])
+    plots.plt.close(figure)
 
 
 def test_a_phone_s_upright_video_is_turned(tmp_path, pictures, model):
