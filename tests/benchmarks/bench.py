@@ -120,7 +120,7 @@ def measure_inference(data: str, zip_path: Path | None, quick: bool, _: float) -
 
 
 def measure_detection(data: str, zip_path: Path | None, quick: bool, _: float) -> dict:
-    return {"detection": stage("detection", count=40 if quick else 200)}
+    return {"detection": stage("detection", count=40 if quick else 200) | {"machine": machine()}}
 
 
 def measure_processes(data: str, zip_path: Path | None, quick: bool, _: float) -> dict:
