@@ -31,6 +31,7 @@ _HOME = {
     "groups": "audit group_table",
     "prediction": "predict prediction_table calibrate grad_cam",
     "photos": "find_faces open_photo predict_crops predict_photo predict_photos",
+    "video": "predict_video",
     "card": "model_card",
     "plots": "",
 }

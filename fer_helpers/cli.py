@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   python -m fer_helpers evaluate --weights results/FER/model.keras --dataset FER --split PublicTest
   python -m fer_helpers train --dataset my_faces/ --epochs 10
   python -m fer_helpers predict photo.jpg
+  python -m fer_helpers predict clip.mp4 --fps 2 --out predictions.csv
   python -m fer_helpers predict faces/ --no-detect --out predictions.csv
   python -m fer_helpers visualize --dataset SAMPLE --out results/
   python -m fer_helpers export --weights FER --format onnx --out fer.onnx
@@ -184,9 +185,9 @@ def _add_audit(subparsers) -> None:
 
 
 def _add_predict(subparsers) -> None:
-    text = "Predict photos, or face crops with --no-detect."
+    text = "Predict photos and videos, or face crops with --no-detect."
     sub = add_command(subparsers, commands.predict, text)
-    sub.add_argument("paths", nargs="+", type=Path, help="image files or folders of them")
+    sub.add_argument("paths", nargs="+", type=Path, help="images, folders of them, videos")
     sub.add_argument("--weights", default="FER", help=WEIGHTS_HELP + " (default FER)")
     sub.add_argument(
         "--no-detect", action="store_true", help="each image is one face already cut out"
@@ -201,7 +202,10 @@ def _add_predict(subparsers) -> None:
         type=Path,
         metavar="FOLDER",
         default=Path("results/predictions"),
-        help="where the result of each photo named is drawn (default results/predictions)",
+        help="where the result of each photo or video named is drawn (default results/predictions)",
+    )
+    sub.add_argument(
+        "--fps", type=float, default=2, help="moments per second of a video (default 2)"
     )
     sub.add_argument("--out", type=Path, metavar="CSV", help="write all columns to this file")
 

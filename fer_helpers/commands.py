@@ -372,13 +372,22 @@ def _note_seen_faces(args, faces) -> None:
 
 
 def predict(args) -> None:
-    """Predict photos, or crops of faces, and draw the photos that were named."""
-    from fer_helpers import model, photos
+    """Predict photos and videos, or crops of faces, and draw the photos and videos named."""
+    import pandas as pd
+
+    from fer_helpers import model, photos, video
 
     files = photos.image_files(args.paths)
+    # In a folder of photos an animated GIF is a photo, too.
+    videos = [file for file in files if file in args.paths and video.is_video(file)]
+    if args.no_detect and videos:
+        raise ValueError(f"{videos[0]} is a video: leave out --no-detect")
     network = model.load_model(args.weights)
     run = photos.predict_crops if args.no_detect else photos.predict_photos
-    table = run(network, files, args.attributes)
+    tables = [video.predict_video(network, file, args.fps, args.attributes) for file in videos]
+    if images := [file for file in files if file not in videos]:
+        tables.append(run(network, images, args.attributes))
+    table = pd.concat(tables, ignore_index=True)
     if args.out:
         _write_csv(table, args.out)
         failed = int((table["error"] != "").sum())
@@ -386,32 +395,38 @@ def predict(args) -> None:
     if args.json or not args.out:
         show(table if args.json else _brief(table), args.json)
     if not args.no_detect:
-        # A picture for each photo that was named; for a folder of thousands there is the table.
+        # A picture for each file that was named; for a folder of thousands there is the table.
         _draw_photos(table, [file for file in files if file in args.paths], args.figures)
 
 
 def _brief(table):
     """Return the most probable classes, and the probability of the emotion."""
     tasks = [task for task in TASKS if task in table]
-    brief = table[["path", *tasks, "error"]]
+    time = ["seconds"] if "seconds" in table else []
+    brief = table[["path", *time, *tasks, "error"]]
     if "emotion" in tasks:  # without any face there is no prediction
-        brief.insert(2, "probability", table.filter(like="emotion_").max(axis=1))
+        place = brief.columns.get_loc("emotion") + 1
+        brief.insert(place, "probability", table.filter(like="emotion_").max(axis=1))
     return brief
 
 
 def _draw_photos(table, files: list[Path], folder: Path) -> None:
-    from fer_helpers import photos, plots
+    from fer_helpers import photos, plots, video
 
     for file in files:
-        rows = table[(table["path"] == str(file)) & (table["error"] == "")]
-        if rows.empty:
+        rows = table[(table["path"] == str(file))]
+        if (rows["error"] != "").all():
             continue
         folder.mkdir(parents=True, exist_ok=True)
         # a/portrait.jpg and b/portrait.jpg are two pictures.
         same = [other for other in files if other.stem.lower() == file.stem.lower()]
         number = f"-{same.index(file) + 1}" if len(same) > 1 else ""
         target = folder / f"{file.stem}-faces{number}.png"
-        plots.save(plots.photo(photos.open_photo(file), rows), target)
+        if video.is_video(file):
+            figure = plots.emotions_over_time(rows, file.name)
+        else:
+            figure = plots.photo(photos.open_photo(file), rows)
+        plots.save(figure, target)
         note(f"drawn in {target}")
 
 

@@ -1,10 +1,7 @@
 """From photos and files to faces and a table of predictions."""
 
-import contextlib
-import io
 import os
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +9,10 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from fer_helpers.backend import dtype_policy, keras
+from fer_helpers.backend import keras
 from fer_helpers.datasets.faces import note
 from fer_helpers.datasets.source import is_hidden
+from fer_helpers.detection import BOX, detect
 from fer_helpers.images import (
     FilePath,
     ImageSource,
@@ -30,10 +28,6 @@ from fer_helpers.prediction import predict, prediction_table
 # side: the medians that MTCNN finds in FER2013.
 TEMPLATE = np.array([[0.315, 0.388], [0.685, 0.388], [0.36, 0.77], [0.64, 0.77]])
 KEYPOINTS = ("left_eye", "right_eye", "mouth_left", "mouth_right")
-
-# Pixels along the longer side of a photo; with more, no more faces are found.
-DETECTION_SIDE = 1280
-LEAST_CONFIDENCE = 0.9  # of MTCNN in a face
 
 CROP_SIDE = 100  # pixels; a smaller picture is rather a face already cut out than a photo
 FIRST_NAMES = 5  # of files that are ignored
@@ -225,10 +219,8 @@ def predict_photos(
     Raises
     ------
     ValueError
-        No photo, a folder without images, or Keras runs on another backend than TensorFlow,
-        see `find_faces`.
+        No photo, or a folder without images.
     """
-    _detector()  # its errors are not those of any photo
     tables = []
     for name, source in tqdm(_name_each(photos), desc="photos", delay=2, leave=False):
         error = ""
@@ -243,6 +235,8 @@ def predict_photos(
             table = pd.DataFrame([{}])
         table.insert(0, "path", name)
         tables.append(table.assign(error=error))
+        if len(tables) > 1000:  # a table of one row takes twenty times the memory of a row
+            tables = [pd.concat(tables, ignore_index=True)]
     table = pd.concat(tables, ignore_index=True)
     return table[[name for name in table if name != "error"] + ["error"]]
 
@@ -283,8 +277,7 @@ def predict_photo(
     Raises
     ------
     ValueError
-        `photo` is none, see `open_image`, or Keras runs on another backend than TensorFlow,
-        see `find_faces`.
+        `photo` is none, see `open_image`.
     """
     photo = open_image(photo)
     if attributes:
@@ -299,24 +292,11 @@ def predict_photo(
 open_photo = open_image
 
 
-@cache
-def _detector():
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "MTCNN, which finds the faces, needs TensorFlow: set KERAS_BACKEND=tensorflow, or "
-            "give crops that hold one face each (--no-detect)"
-        )
-    from mtcnn import MTCNN
-
-    with dtype_policy("float32"):  # it fails under a notebook's mixed precision
-        return MTCNN()
-
-
 def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFrame]:
     """Find faces and crop them as the training images are cropped.
 
-    Detection and landmarks are MTCNN's (Zhang et al. 2016). Each face is turned, scaled and
-    shifted so that eyes and mouth lie where they usually do in FER2013.
+    Each face that `detect` finds is turned, scaled and shifted so that eyes and mouth lie where
+    they usually do in FER2013.
 
     Parameters
     ----------
@@ -330,41 +310,23 @@ def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFram
         uint8 (F, 48, 48, 1), largest face first.
     boxes
         DataFrame of F rows: ``left``, ``top``, ``right``, ``bottom`` in pixels of the photo,
-        and ``confidence``, 0.9 to 1: faces of which MTCNN is less sure are left out.
+        and ``confidence``, 0.9 to 1: less certain faces are left out.
 
     Raises
     ------
     ValueError
-        `photo` is none, see `open_image`, or Keras runs on another backend than TensorFlow.
+        `photo` is none, see `open_image`.
     """
     photo = open_image(photo)
-    shrink = max(1.0, max(photo.size) / DETECTION_SIDE)
-    size = [max(1, round(side / shrink)) for side in photo.size]
-    small = photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
-    # MTCNN's image pyramid has no level for a photo smaller than its window of 12 pixels.
-    found = []
-    if min(small.size) >= 24:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints control characters
-            try:
-                found = _detector().detect_faces(np.asarray(small))
-            except ValueError as error:
-                # No candidates for MTCNN's second network: Keras 3.13 refuses an empty batch.
-                if "empty output" not in str(error):
-                    raise
-    found = [face for face in found if face["confidence"] >= LEAST_CONFIDENCE]
-    found.sort(key=lambda face: -face["box"][2] * face["box"][3])
-    rows = []
-    for face in found:
-        left, top, width, height = (value * shrink for value in face["box"])
-        rows.append((left, top, left + width, top + height, face["confidence"]))
-    boxes = pd.DataFrame(rows, columns=["left", "top", "right", "bottom", "confidence"])
-    crops = [_align(photo, face["keypoints"], shrink) for face in found]
-    return np.array(crops, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 1), boxes
+    faces = detect(photo)
+    names = [f"{point}_{axis}" for point in KEYPOINTS for axis in "xy"]
+    crops = [_align(photo, points) for points in faces[names].to_numpy().reshape(-1, 4, 2)]
+    crops = np.array(crops, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 1)
+    return crops, faces[[*BOX, "confidence"]]
 
 
-def _align(photo: Image.Image, keypoints: Mapping, shrink: float) -> np.ndarray:
-    """Crop a face so that its keypoints lie on `TEMPLATE`, with the least squared error."""
-    points = np.array([keypoints[name] for name in KEYPOINTS], float) * shrink
+def _align(photo: Image.Image, points: np.ndarray) -> np.ndarray:
+    """Crop a face so that `points`, its `KEYPOINTS`, lie on `TEMPLATE` with least squared error."""
     # At four times the size first, so that the pixels of a large face are averaged.
     side = 4 * IMAGE_SIZE
     x, y = (TEMPLATE * side).T

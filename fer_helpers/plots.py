@@ -247,6 +247,26 @@ def photo(picture: np.ndarray | Image.Image, table: pd.DataFrame) -> Figure:
     return figure
 
 
+def emotions_over_time(table: pd.DataFrame, title: str = "") -> Figure:
+    """Draw the probabilities of the emotions of the largest face over the time of a video.
+
+    Parameters
+    ----------
+    table
+        From `predict_video`, with a face in it. A moment without one leaves a gap.
+    title
+        Stands above.
+    """
+    largest = table.dropna(subset="seconds").groupby("seconds").first()
+    figure, axes = plt.subplots(figsize=(8.5, 3.2), layout="constrained")
+    for name, colour in zip(TASKS["emotion"], COLOURS, strict=True):
+        axes.plot(largest.index, largest[f"emotion_{name}"], ".-", color=colour, label=name)
+    axes.set(title=title, xlabel="seconds", ylabel="probability, largest face", ylim=(0, 1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
 def looked_at(image: np.ndarray, heat: np.ndarray, name: str) -> Figure:
     """Draw a face (H, W, 1), and the evidence (H, W) from `grad_cam` for the class `name`."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(4, 2.3))

@@ -2,6 +2,7 @@
 
 import io
 import re
+import tracemalloc
 from pathlib import Path
 
 import keras
@@ -296,8 +297,7 @@ def test_a_face_is_turned_upright_and_framed():
     photo = np.zeros((400, 400), np.uint8)
     for x, y in points:
         photo[int(y) - 4 : int(y) + 5, int(x) - 4 : int(x) + 5] = 255
-    names = ("left_eye", "right_eye", "mouth_left", "mouth_right")
-    crop = _align(Image.fromarray(photo), dict(zip(names, points, strict=True)), 1.0)[:, :, 0]
+    crop = _align(Image.fromarray(photo), points)[:, :, 0]
     for x, y in TEMPLATE * 48:
         assert crop[int(y), int(x)] > 100
     assert crop[40:, :8].max() < 30
@@ -313,18 +313,15 @@ def test_template_is_where_fer2013_has_eyes_and_mouth():
     np.testing.assert_allclose(right_mouth, [1 - left_mouth[0], left_mouth[1]])
 
 
-def test_faces_of_a_large_photo_lie_where_they_are_the_largest_first(monkeypatch):
-    def face(x, y, side, confidence=0.99):
-        points = (TEMPLATE * side + [x, y]).tolist()
-        keypoints = dict(zip(photos.KEYPOINTS, points, strict=True))
-        return {"box": [x, y, side, side], "confidence": confidence, "keypoints": keypoints}
+def test_each_face_is_cropped_by_its_own_eyes_and_mouth(monkeypatch):
+    def face(left, top, side):
+        row = dict(left=left, top=top, right=left + side, bottom=top + side, confidence=0.99)
+        for name, (x, y) in zip(photos.KEYPOINTS, TEMPLATE * side + [left, top], strict=True):
+            row |= {f"{name}_x": x, f"{name}_y": y}
+        return row
 
-    class Detector:
-        def detect_faces(self, pixels):
-            assert pixels.shape == (640, 1280, 3)  # half the photo
-            return [face(100, 50, 60), face(600, 200, 200), face(0, 0, 300, confidence=0.8)]
-
-    monkeypatch.setattr(photos, "_detector", Detector)
+    rows = pd.DataFrame([face(1200, 400, 400), face(200, 100, 120)])
+    monkeypatch.setattr(photos, "detect", lambda photo: rows)
     photo = np.zeros((1280, 2560, 3), np.uint8)
     photo[400:800, 1200:1600] = 200
     crops, boxes = photos.find_faces(photo)
@@ -332,15 +329,6 @@ def test_faces_of_a_large_photo_lie_where_they_are_the_largest_first(monkeypatch
     assert sides == [[1200, 400, 1600, 800], [200, 100, 320, 220]]
     assert crops[0].mean() > 190
     assert crops[1].mean() < 10
-
-
-def test_finding_faces_on_another_backend_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(photos.keras.backend, "backend", lambda: "jax")
-    photos._detector.cache_clear()
-    with pytest.raises(ValueError, match="set KERAS_BACKEND=tensorflow"):
-        photos.find_faces(np.zeros((60, 60, 3), np.uint8))
-    with pytest.raises(ValueError, match="set KERAS_BACKEND=tensorflow"):
-        photos.predict_photos(None, [Path("not_even_looked_at.jpg")])
 
 
 def test_photos_are_opened_the_right_way_up(tmp_path):
@@ -353,3 +341,16 @@ def test_photos_are_opened_the_right_way_up(tmp_path):
     (tmp_path / "text.jpg").write_text("no")
     with pytest.raises(ValueError, match=r"text\.jpg is not an image, whatever"):
         open_photo(tmp_path / "text.jpg")
+
+
+def test_many_photos_take_the_memory_of_their_rows(monkeypatch):
+    row = pd.DataFrame([{f"number{place}": 0.5 for place in range(20)}])
+    monkeypatch.setattr(photos, "open_photo", lambda path: None)
+    monkeypatch.setattr(photos, "predict_photo", lambda *_: (None, row.copy()))
+    paths = [f"{number}.jpg" for number in range(3000)]
+    tracemalloc.start()
+    table = photos.predict_photos(None, paths)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert table["path"].tolist() == paths
+    assert peak < 3000 * 4000  # bytes; as tables of one row each they take 7,000

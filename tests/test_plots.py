@@ -117,6 +117,9 @@ def drawn(sample_test, tmp_path):
         "reliability": plots.reliability(emotion, true),
         "prediction": plots.prediction(X[0], emotion[0], "fear"),
         "photo": plots.photo(X[0, :, :, 0], pd.DataFrame([face, face])),
+        "emotions_over_time": plots.emotions_over_time(
+            pd.DataFrame([face | {"seconds": 0}, face | {"seconds": 1}]), "clip.mp4"
+        ),
         "looked_at": plots.looked_at(X[0], heat, "fear"),
         "attention": plots.attention(X[:2], [heat, heat], ["fear", "anger"]),
         "arms": figures.arms(
