@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fer_helpers.datasets import load_data, load_training_data, read_dataset
 from fer_helpers.labels import BLOCKS, TASKS, decode_labels
@@ -313,3 +314,39 @@ def test_the_second_time_it_comes_from_the_cache(tmp_path, monkeypatch):
     assert isinstance(second.images, np.memmap)
     with pytest.raises(TypeError):  # another wish is another cache
         read_dataset(place, data_dir=tmp_path, ignore=["sad"])
+
+
+def test_every_format_is_read_or_listed(tmp_path):
+    kinds = {
+        "a.jfif": "JPEG", "b.jpe": "JPEG", "c.avif": "AVIF", "d.ppm": "PPM", "e.jp2": "JPEG2000",
+        "f": "PNG", "g.TIF": "TIFF", "h.webp": "WEBP", "i.gif": "GIF",
+    }  # fmt: skip
+    tree = {f"happy/{name}": picture(i, kind=kind) for i, (name, kind) in enumerate(kinds.items())}
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    tree |= {
+        "happy/j.HEIC": heic,
+        "happy/k": b"no image",
+        "happy/l.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    }
+    faces = read_dataset(write(tmp_path / "mine", tree), data_dir=tmp_path)
+    assert sorted(faces.paths) == sorted(f"happy/{name}" for name in kinds)
+    reasons = dict(faces.skipped)
+    assert sorted(reasons) == ["happy/j.HEIC", "happy/k"]
+    assert "pillow-heif" in reasons["happy/j.HEIC"]
+    assert [path for path, _ in faces.ignored] == ["happy/l.eps"]
+
+
+@pytest.mark.parametrize("levels", ["8 bits in 16", "16 bits"])
+def test_16_bit_pictures_have_the_right_levels_or_are_listed(tmp_path, levels):
+    grey = np.random.default_rng(0).integers(0, 256, (48, 48))
+    pixels = grey * 257 if levels == "16 bits" else grey
+    for name in ("a", "b"):
+        path = tmp_path / "mine" / "sad" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype("uint16") if name == "a" else grey.astype("uint8")).save(path)
+    faces = read_dataset(tmp_path / "mine", data_dir=tmp_path)
+    if levels == "16 bits":
+        np.testing.assert_array_equal(faces.images[0], faces.images[1])
+    else:
+        assert faces.paths.tolist() == ["sad/b.png"]
+        assert "no level above 255" in faces.skipped[0][1]
