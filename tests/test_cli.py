@@ -35,8 +35,8 @@ def tiny(monkeypatch):
     narrow = functools.partial(BACKBONES["compact"], widths=(4, 4, 8))
     monkeypatch.setitem(BACKBONES, "compact", narrow)
 
-    def compile_eagerly(model, *args):
-        compile_model(model, *args).run_eagerly = True
+    def compile_eagerly(model, *args, **options):
+        compile_model(model, *args, **options).run_eagerly = True
 
     monkeypatch.setattr(training, "compile_model", compile_eagerly)
 
