@@ -60,7 +60,7 @@ test-lowest: .venv-lowest/installed
 
 .venv-lowest/installed: tests/colab-constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv-lowest
-	$(LOWEST)/python -m pip install --quiet --disable-pip-version-check -c tests/colab-constraints.txt 'setuptools>=77' -e '.[lab,test,jax,export]'
+	$(LOWEST)/python -m pip install --quiet --disable-pip-version-check -c tests/colab-constraints.txt 'setuptools>=77' -e '.[lab,test,jax,export,video]'
 	$(LOWEST)/python -m ipykernel install --sys-prefix --name python3 >/dev/null
 	touch $@
 
@@ -94,7 +94,7 @@ notebooks: setup
 	$(BIN)/python notebooks/publish.py bars
 
 lock:
-	uv pip compile pyproject.toml --extra lab --extra test --extra jax --extra export --extra site --universal \
+	uv pip compile pyproject.toml --extra lab --extra test --extra jax --extra export --extra site --extra video --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements.lock
 
 clean:

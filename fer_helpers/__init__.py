@@ -7,12 +7,14 @@ What the notebooks use most can be imported from here. Keras is loaded by the fi
 that needs it, so ``import fer_helpers`` itself is quick.
 """
 
+import sys
 from importlib import import_module
+from importlib.machinery import PathFinder
 
 _HOME = {
     "labels": (
         "TASKS DATASETS OUTPUTS BLOCKS encode_labels decode_labels age_class "
-        "separate_category seperate_category"
+        "separate_category seperate_category class_index short_name"
     ),
     "datasets": "Faces load_data load_training_data read_dataset find_datasets",
     "images": "find_copies",
@@ -29,6 +31,7 @@ _HOME = {
     "groups": "audit group_table",
     "prediction": "predict prediction_table calibrate grad_cam",
     "photos": "find_faces open_photo predict_crops predict_photo predict_photos",
+    "video": "predict_video",
     "card": "model_card",
     "plots": "",
 }
@@ -42,8 +45,35 @@ def __getattr__(name: str):
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(f"{__name__}.{module}")
+    if "keras" in sys.modules:
+        _register()
     return home if name in _HOME else getattr(home, name)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _register() -> None:
+    """Register the package's layers, losses and metrics with Keras, for its own `load_model`."""
+    for module in ("model", "losses"):
+        import_module(f"{__name__}.{module}")
+
+
+class _AfterKeras:
+    """Finder of modules that registers as soon as Keras has been imported by someone else."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "keras" or f"{__name__}.backend" in sys.modules:
+            return None
+        if spec := PathFinder.find_spec(name, path):
+            run = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: (run(module), _register())
+        return spec
+
+
+if "keras" in sys.modules:
+    _register()
+else:
+    sys.meta_path.insert(0, _AfterKeras)

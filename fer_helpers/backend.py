@@ -4,13 +4,19 @@ The other modules import Keras from here, never by ``import keras``: TensorFlow 
 log lines to stderr while it loads.
 """
 
+import json
 import logging
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
+
+# What runs the package, and how it is installed so that it uses an NVIDIA GPU.
+BACKENDS = {"tensorflow": "tensorflow[and-cuda]", "jax": "jax[cuda12]"}
 
 # oneDNN's convolutions are much faster; by itself TensorFlow uses them on some CPUs only.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -33,6 +39,43 @@ def no_native_log() -> Iterator[None]:
         os.close(nowhere)
 
 
+def check_settings() -> None:
+    """Check Keras' own settings, at which Keras would stop or by which images would be misread.
+
+    Raises
+    ------
+    ValueError
+        ``keras.json`` is not a JSON object, puts channels first, or asks for a backend other than
+        TensorFlow and JAX or for one that is not installed; ``KERAS_BACKEND`` likewise.
+    """
+    file = Path(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json").expanduser()
+    try:
+        settings = json.loads(file.read_text())
+    except (OSError, ValueError):  # Keras takes its defaults, too
+        settings = {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file} is not a JSON object: correct it, or remove it")
+    order = settings.get("image_data_format", "channels_last")
+    if order != "channels_last":
+        raise ValueError(
+            f"{file} has the image_data_format {order!r}, but images are (N, 48, 48, 1) here: "
+            'write "channels_last" there, or remove the file'
+        )
+    asked = os.environ.get("KERAS_BACKEND")
+    place, backend = ("KERAS_BACKEND", asked) if asked else (file, settings.get("backend"))
+    if backend not in (None, *BACKENDS):
+        raise ValueError(
+            f"{place} asks for the backend {backend!r}, on which this package does not run: "
+            f"write {' or '.join(BACKENDS)} there"
+        )
+    if backend and not find_spec(backend):
+        raise ValueError(
+            f"{place} asks for the backend {backend!r}, which is not installed: "
+            f"pip install {backend}, or write another of {', '.join(BACKENDS)} there"
+        )
+
+
+check_settings()
 with no_native_log():
     import keras
 
@@ -82,12 +125,30 @@ def gpu_capability() -> float | None:
     return major + minor / 10
 
 
+def unused_gpu() -> str:
+    """Return a line about an NVIDIA GPU that Keras' backend does not use; empty without one."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")  # on purpose
+    if hidden or gpu_capability() is not None:
+        return ""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):  # no driver, or no device
+        return ""
+    name, backend = answer.stdout.partition("\n")[0], keras.backend.backend()
+    if not name:
+        return ""
+    return f'{name} is there, but {backend} does not use it: pip install "{BACKENDS[backend]}"'
+
+
 def check_environment() -> None:
     """Print the versions, the device and the precision in use, and how to get a GPU."""
     gpu = gpu_capability() is not None
     print(f"Python {platform.python_version()}, Keras {keras.__version__}", end=" ")
     print(f"on {keras.backend.backend()}, precision {choose_precision()}")
     print("GPU found." if gpu else "No GPU: everything works, real data sets train slowly.")
+    if line := unused_gpu():
+        print(line)
     if not gpu and "COLAB_RELEASE_TAG" in os.environ:
         print("Runtime > Change runtime type > T4 GPU > Save, then run this cell again.")
 

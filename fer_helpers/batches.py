@@ -8,6 +8,7 @@ import numpy as np
 
 from fer_helpers import distributed
 from fer_helpers.backend import keras
+from fer_helpers.images import check_values
 from fer_helpers.labels import LABEL_WIDTH, OUTPUTS, TASKS, separate_category
 
 
@@ -272,23 +273,6 @@ def _check_weights(sample_weight, count: int) -> np.ndarray:
             f"{weight.min()} to {weight.max()}"
         )
     return weight
-
-
-def check_values(images: np.ndarray) -> None:
-    """Raise ValueError unless all values of `images` are grey levels from 0 to 255.
-
-    Values from 0 to 1 are refused, too, unless all are 0: the network would scale them again.
-    """
-    if images.dtype == np.uint8:
-        return
-    if images.dtype.kind not in "buif":
-        raise ValueError(f"pixel values must be numbers from 0 to 255, not of type {images.dtype}")
-    if not np.isfinite(images).all() or images.min() < 0 or images.max() > 255:
-        raise ValueError(
-            f"pixel values must be finite and from 0 to 255, found {images.min()} to {images.max()}"
-        )
-    if 0 < images.max() <= 1:
-        raise ValueError("pixel values end at 1: multiply by 255, the network scales them itself")
 
 
 def mixed_batches(

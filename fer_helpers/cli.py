@@ -13,16 +13,22 @@ EXAMPLES = """examples:
   python -m fer_helpers data
   python -m fer_helpers train --dataset FER --epochs 20 --seed 0 --out results/FER
   python -m fer_helpers evaluate --weights results/FER/model.keras --dataset FER --split PublicTest
+  python -m fer_helpers train --dataset my_faces/ --epochs 10
   python -m fer_helpers predict photo.jpg
+  python -m fer_helpers predict clip.mp4 --fps 2 --out predictions.csv
   python -m fer_helpers predict faces/ --no-detect --out predictions.csv
   python -m fer_helpers visualize --dataset SAMPLE --out results/
   python -m fer_helpers export --weights FER --format onnx --out fer.onnx
 
 Data sets are looked for in data/, in $FER_DATA_DIR, or in --data-dir: FER/, RAFDB/ and
-UTKFACE/ hold the unpacked files or the zip as downloaded. SAMPLE needs none.
+UTKFACE/ hold the unpacked files or the zip as downloaded. SAMPLE needs none. Faces of your own
+are given by their path: a folder per class, or a metadata.csv (data/README.md).
 `python -m fer_helpers.studies` has the long runs behind the shipped weights and notebook 08.
 """
-WEIGHTS_HELP = "a .keras file, or SAMPLE, FER or UTKFACE for the shipped weights"
+WEIGHTS_HELP = (
+    "a .keras file; SAMPLE, FER or UTKFACE for the shipped weights; RAFDB for your own in "
+    "results/RAFDB, else the shipped ones"
+)
 BACKBONE_HELP = (
     "compact (the default), deep, wide (for a GPU), or paper for the CNN of arXiv 2110.15028"
 )
@@ -49,7 +55,18 @@ def add_data_dir(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_dataset(sub: argparse.ArgumentParser, text: str = "which data set", **options) -> None:
-    sub.add_argument("--dataset", choices=DATASETS, help=text, **options)
+    sub.add_argument(
+        "--dataset",
+        metavar="NAME|PATH",
+        help=f"{text}: {', '.join(DATASETS)}, or a folder, .zip or .csv of your own",
+        **options,
+    )
+    sub.add_argument(
+        "--labels", metavar="CSV", help="table of labels for a folder of your own; FER: ferplus"
+    )
+    sub.add_argument(
+        "--ignore", nargs="+", default=[], metavar="CLASS", help="leave out, such as contempt"
+    )
     add_data_dir(sub)
 
 
@@ -140,7 +157,18 @@ def _add_evaluate(subparsers) -> None:
     sub.add_argument(
         "--by", choices=tuple(TASKS), help="also score each class of this task on its own"
     )
-    sub.add_argument("--predictions", type=Path, metavar="CSV", help="also write a row per image")
+    sub.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="CSV",
+        help="also write a row per image: true and predicted class, probabilities",
+    )
+    sub.add_argument(
+        "--figures",
+        type=Path,
+        metavar="FOLDER",
+        help="also draw the confusion matrix of each task: confusion-emotion.png, ...",
+    )
 
 
 def _add_audit(subparsers) -> None:
@@ -157,9 +185,9 @@ def _add_audit(subparsers) -> None:
 
 
 def _add_predict(subparsers) -> None:
-    text = "Predict photos, or face crops with --no-detect."
+    text = "Predict photos and videos, or face crops with --no-detect."
     sub = add_command(subparsers, commands.predict, text)
-    sub.add_argument("paths", nargs="+", type=Path, help="image files or folders of them")
+    sub.add_argument("paths", nargs="+", type=Path, help="images, folders of them, videos")
     sub.add_argument("--weights", default="FER", help=WEIGHTS_HELP + " (default FER)")
     sub.add_argument(
         "--no-detect", action="store_true", help="each image is one face already cut out"
@@ -174,7 +202,10 @@ def _add_predict(subparsers) -> None:
         type=Path,
         metavar="FOLDER",
         default=Path("results/predictions"),
-        help="where the result of each photo named is drawn (default results/predictions)",
+        help="where the result of each photo or video named is drawn (default results/predictions)",
+    )
+    sub.add_argument(
+        "--fps", type=float, default=2, help="moments per second of a video (default 2)"
     )
     sub.add_argument("--out", type=Path, metavar="CSV", help="write all columns to this file")
 

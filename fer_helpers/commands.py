@@ -32,6 +32,11 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def source_options(args) -> dict:
+    """Return what `read_dataset` and its like take beside name and split."""
+    return {"data_dir": args.data_dir, "labels": args.labels, "ignore": args.ignore}
+
+
 def _write_csv(rows, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows.to_csv(path, index=False, errors="surrogateescape")  # file names may be any bytes
@@ -62,10 +67,10 @@ def _count_faces(args):
     from fer_helpers.images import find_copies
     from fer_helpers.labels import decode_labels
 
-    faces = read_dataset(args.dataset, data_dir=args.data_dir)
+    faces = read_dataset(args.dataset, **source_options(args))
     note(
         f"{len(faces)} faces, {find_copies(faces.images).sum()} of them exact copies of others, "
-        f"{len(faces.skipped)} files skipped"
+        f"{len(faces.skipped)} files skipped, {len(faces.ignored)} ignored"
     )
     for path, reason in faces.skipped[:20]:
         note(f"  {path}: {reason}")
@@ -99,15 +104,17 @@ def train(args) -> None:
 
 
 def _train(args) -> None:
-    from fer_helpers import training
+    from fer_helpers import backend, training
 
+    if line := backend.unused_gpu():
+        note(f"note: {line}")
     out = args.out or training.run_folder(args.dataset)
     with lines_beside_json(args.json):
         history = training.train(
             args.dataset,
             args.epochs,
             out,
-            data_dir=args.data_dir,
+            **source_options(args),
             seed=args.seed,
             backbone=args.backbone,
             batch_size=args.batch_size,
@@ -171,6 +178,8 @@ def _class_weights(words: list[str]) -> dict[str, str | dict[str, float]]:
 def evaluate(args) -> None:
     """Score weights on a split of a data set."""
     scores = _score(args)
+    if args.figures:
+        _draw_confusion(scores["confusion"], args.figures)
     if args.json:
         print(json.dumps(_as_json(args, scores), indent=1))
     else:
@@ -178,8 +187,8 @@ def evaluate(args) -> None:
 
 
 def _score(args) -> dict:
-    """Return the tables of `evaluate`: by task, without copies, by class and by group."""
-    from fer_helpers import evaluation, groups, prediction
+    """Return the tables of `evaluate`: by task, without copies, by class, confusion, by group."""
+    from fer_helpers import evaluation, groups
 
     faces, probabilities = _predict_dataset(args, args.views)
     tasks = evaluation.accuracy_table(faces.labels, probabilities)
@@ -188,9 +197,7 @@ def _score(args) -> dict:
             f"{args.dataset}, split {args.split}, has no labels to score by: choose another split"
         )
     if args.predictions:
-        rows = prediction.prediction_table(faces.paths, probabilities, attributes=True)
-        rows["error"] = ""
-        _write_csv(rows, args.predictions)
+        _write_csv(_predictions(faces, probabilities), args.predictions)
     copies, unseen = _copies_of_training(args, faces), None
     if copies is not None:
         rest = {task: rows[~copies] for task, rows in probabilities.items()}
@@ -203,6 +210,9 @@ def _score(args) -> dict:
         "classes": {
             task: evaluation.class_table(faces.labels, probabilities, task) for task in tasks.index
         },
+        "confusion": {
+            task: evaluation.confusion(faces.labels, probabilities, task) for task in tasks.index
+        },
         "groups": {
             task: groups.group_table(faces.labels, probabilities, task, args.by)
             for task in tasks.index
@@ -211,11 +221,36 @@ def _score(args) -> dict:
     }
 
 
+def _predictions(faces, probabilities: Mapping):
+    """Return one row per face: each task's prediction, with the true class beside it."""
+    from fer_helpers.labels import decode_labels
+    from fer_helpers.prediction import prediction_table
+
+    rows = prediction_table(faces.paths, probabilities, attributes=True)
+    for task, names in decode_labels(faces.labels).items():
+        rows.insert(rows.columns.get_loc(task) + 1, f"true_{task}", names)
+    return rows.assign(error="")
+
+
+def _draw_confusion(tables: Mapping, folder: Path) -> None:
+    """Draw the confusion matrix of each task: confusion-emotion.png, ..."""
+    from fer_helpers import plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for task, counts in tables.items():
+        target = folder / f"confusion-{task}.png"
+        plots.save(plots.confusion_matrix(counts, task), target)
+        note(f"drawn in {target}")
+
+
 def _as_json(args, scores: Mapping) -> dict:
     unseen = scores["unseen"]
-    recalls = {
-        task: {"recall": rows["recall"].dropna().to_dict()}
-        for task, rows in scores["classes"].items()
+    by_class = {
+        task: {
+            "recall": scores["classes"][task]["recall"].dropna().to_dict(),
+            "confusion": counts.to_dict("index"),  # labelled class -> predicted class -> faces
+        }
+        for task, counts in scores["confusion"].items()
     }
     tasks = scores["tasks"].to_dict("index")
     return {
@@ -226,7 +261,7 @@ def _as_json(args, scores: Mapping) -> dict:
         "views": args.views,
         "copies_of_training_images": scores["copies"],
         "without_copies": None if unseen is None else unseen.to_dict("index"),
-        "tasks": {task: row | recalls[task] for task, row in tasks.items()},
+        "tasks": {task: row | by_class[task] for task, row in tasks.items()},
         "groups": {task: rows.to_dict("index") for task, rows in scores["groups"].items()},
     }
 
@@ -294,7 +329,7 @@ def _predict_dataset(args, views: int = 1):
     from fer_helpers.datasets import read_dataset
 
     network = model.load_model(args.weights)
-    faces = read_dataset(args.dataset, args.split, data_dir=args.data_dir)
+    faces = read_dataset(args.dataset, args.split, **source_options(args))
     return faces, prediction.predict(network, faces.images, views=views)
 
 
@@ -308,7 +343,8 @@ def _copies_of_training(args, faces):
     if np.isin(faces.splits, TRAINING_SPLITS).any():
         note("note: training faces are scored, too: this is no test")
         return None
-    whole = read_dataset(args.dataset, data_dir=args.data_dir)
+    _note_seen_faces(args, faces)
+    whole = read_dataset(args.dataset, **source_options(args))
     training = np.isin(whole.splits, TRAINING_SPLITS)
     if not training.any():
         note("note: no training split here to search for copies in")
@@ -316,17 +352,42 @@ def _copies_of_training(args, faces):
     return find_copies(faces.images, whole.images[training])
 
 
+def _note_seen_faces(args, faces) -> None:
+    """Note that shipped weights may be scored on the very faces that they were trained on."""
+    import numpy as np
+
+    from fer_helpers.model import HELD_OUT, TRAINED_ON
+
+    if args.weights not in ("FER", "UTKFACE", "RAFDB") or args.dataset in ("SAMPLE", "RAFDB"):
+        return
+    official = not any("may not be the official splits" in text for text in faces.notes)
+    if not (official and np.isin(faces.splits, HELD_OUT.get(args.dataset, ())).all()):
+        note(
+            f"note: the shipped weights were trained on {TRAINED_ON}, which may hold "
+            "these faces: this score is no test"
+        )
+
+
 # ---------------------------------------------------------------------------- predict, visualize
 
 
 def predict(args) -> None:
-    """Predict photos, or crops of faces, and draw the photos that were named."""
-    from fer_helpers import model, photos
+    """Predict photos and videos, or crops of faces, and draw the photos and videos named."""
+    import pandas as pd
+
+    from fer_helpers import model, photos, video
 
     files = photos.image_files(args.paths)
+    # In a folder of photos an animated GIF is a photo, too.
+    videos = [file for file in files if file in args.paths and video.is_video(file)]
+    if args.no_detect and videos:
+        raise ValueError(f"{videos[0]} is a video: leave out --no-detect")
     network = model.load_model(args.weights)
     run = photos.predict_crops if args.no_detect else photos.predict_photos
-    table = run(network, files, args.attributes)
+    tables = [video.predict_video(network, file, args.fps, args.attributes) for file in videos]
+    if images := [file for file in files if file not in videos]:
+        tables.append(run(network, images, args.attributes))
+    table = pd.concat(tables, ignore_index=True)
     if args.out:
         _write_csv(table, args.out)
         failed = int((table["error"] != "").sum())
@@ -334,32 +395,38 @@ def predict(args) -> None:
     if args.json or not args.out:
         show(table if args.json else _brief(table), args.json)
     if not args.no_detect:
-        # A picture for each photo that was named; for a folder of thousands there is the table.
+        # A picture for each file that was named; for a folder of thousands there is the table.
         _draw_photos(table, [file for file in files if file in args.paths], args.figures)
 
 
 def _brief(table):
     """Return the most probable classes, and the probability of the emotion."""
     tasks = [task for task in TASKS if task in table]
-    brief = table[["path", *tasks, "error"]]
+    time = ["seconds"] if "seconds" in table else []
+    brief = table[["path", *time, *tasks, "error"]]
     if "emotion" in tasks:  # without any face there is no prediction
-        brief.insert(2, "probability", table.filter(like="emotion_").max(axis=1))
+        place = brief.columns.get_loc("emotion") + 1
+        brief.insert(place, "probability", table.filter(like="emotion_").max(axis=1))
     return brief
 
 
 def _draw_photos(table, files: list[Path], folder: Path) -> None:
-    from fer_helpers import photos, plots
+    from fer_helpers import photos, plots, video
 
     for file in files:
-        rows = table[(table["path"] == str(file)) & (table["error"] == "")]
-        if rows.empty:
+        rows = table[(table["path"] == str(file))]
+        if (rows["error"] != "").all():
             continue
         folder.mkdir(parents=True, exist_ok=True)
         # a/portrait.jpg and b/portrait.jpg are two pictures.
         same = [other for other in files if other.stem.lower() == file.stem.lower()]
         number = f"-{same.index(file) + 1}" if len(same) > 1 else ""
         target = folder / f"{file.stem}-faces{number}.png"
-        plots.save(plots.photo(photos.open_photo(file), rows), target)
+        if video.is_video(file):
+            figure = plots.emotions_over_time(rows, file.name)
+        else:
+            figure = plots.photo(photos.open_photo(file), rows)
+        plots.save(figure, target)
         note(f"drawn in {target}")
 
 
@@ -367,11 +434,14 @@ def visualize(args) -> None:
     """Draw a typical prediction of each emotion."""
     from fer_helpers import evaluation, model, plots, prediction
     from fer_helpers.datasets import load_training_data
+    from fer_helpers.training import run_folder
 
-    trained = Path("results") / args.dataset / "model.keras"
-    weights = args.weights or (trained if trained.is_file() else args.dataset)
-    network = model.load_model(weights)
-    _, (X, y) = load_training_data(args.dataset, args.data_dir)
+    trained = run_folder(args.dataset) / "model.keras"
+    if args.weights or trained.is_file():
+        network = model.load_model(args.weights or trained)
+    else:
+        network = model.get_model(pretrained=True, dataset_name=args.dataset)
+    _, (X, y) = load_training_data(args.dataset, **source_options(args))
     if not evaluation.labelled(y, "emotion").any():
         raise ValueError(
             f"{args.dataset} has no emotion labels to draw samples of: choose another --dataset"
@@ -390,6 +460,7 @@ def export(args) -> None:
     """Write a network as one file that runs without Keras."""
     from fer_helpers.export import SUFFIXES, export
     from fer_helpers.model import load_model
+    from fer_helpers.training import origin
 
     # Beside a network of your own: those of two runs are both called model.keras.
     name = Path("results", args.weights) if args.weights in DATASETS else Path(args.weights)
@@ -397,7 +468,8 @@ def export(args) -> None:
     network = load_model(args.weights)
     # The converters have no steps that a bar could count.
     print(f"converting {args.weights}: up to a minute", file=sys.stderr, flush=True)
-    report = export(network, out, args.format, args.int8, args.dataset, args.data_dir)
+    options = {"form": args.format, "int8": args.int8, "origin": origin(args.weights)}
+    report = export(network, out, dataset_name=args.dataset, **options, **source_options(args))
     if args.json:
         print(json.dumps(report, indent=1))
         return

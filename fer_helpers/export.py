@@ -3,15 +3,21 @@
 Only prediction is exported: float32 images (N, 48, 48, 1) with values 0 to 255 in, one output per
 head out, named as in Keras, temperature included, any batch size. A file whose probabilities
 differ from those of Keras is not written.
+
+Each file describes itself, see `_description`. ONNX keeps the entries as JSON in its metadata
+(``InferenceSession.get_modelmeta().custom_metadata_map``). To a LiteRT file a zip is appended, as
+TensorFlow Lite does with its label files, so any zip tool reads ``description.json`` from it.
 """
 
 import contextlib
 import functools
+import json
 import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,10 +25,12 @@ import numpy as np
 from tqdm import tqdm
 
 from fer_helpers.backend import keras, no_native_log
+from fer_helpers.batches import check_values
 from fer_helpers.checkpoints import in_float32, replace_file
 from fer_helpers.datasets import load_training_data
 from fer_helpers.evaluation import accuracy_table
 from fer_helpers.labels import OUTPUTS, TASKS
+from fer_helpers.model import IMAGE_SIZE
 from fer_helpers.prediction import predict
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
@@ -40,6 +48,9 @@ def export(
     int8: bool = False,
     dataset_name: str = "SAMPLE",
     data_dir: str | Path | None = None,
+    labels: str | Path | None = None,
+    ignore: Sequence[str] = (),
+    origin: str = "not stated",
 ) -> dict:
     """Write a network to one file, and compare what the file computes with Keras.
 
@@ -58,8 +69,11 @@ def export(
     dataset_name
         The faces to compare on (validation split) and to set the ranges of int8 by (training
         split); best the data that the network was trained on. See `load_data`.
-    data_dir
-        Folder of the data sets, see `load_data`.
+    data_dir, labels, ignore
+        See `load_data`.
+    origin
+        What the weights were trained on, and under which terms they may be used, see
+        `fer_helpers.training.origin`. The file carries this text.
 
     Returns
     -------
@@ -81,7 +95,7 @@ def export(
     path = Path(path)
     _check(path, form)
     model = in_float32(model, model.get_weights())
-    (X, _), (X_val, y_val) = load_training_data(dataset_name, data_dir)
+    (X, _), (X_val, y_val) = load_training_data(dataset_name, data_dir, labels, ignore)
     if not int8:
         X_val, y_val = X_val[:CHECKED], y_val[:CHECKED]
     # Spread over the data: their order may follow the classes.
@@ -92,6 +106,7 @@ def export(
         file = Path(folder) / path.name
         with _quiet():
             WRITERS[form](model, file, ranges)
+            _describe(file, origin)
         found = run_exported(load_exported(file), X_val)
         gap = _difference(expected, found)
         if not int8 and not gap <= TOLERANCE:
@@ -126,9 +141,11 @@ def load_exported(path: str | Path) -> Callable[[np.ndarray], dict[str, np.ndarr
     Returns
     -------
     function
-        Takes images, float32 (N, 48, 48, 1) with values 0 to 255. Returns a dict of
+        Takes images (N, 48, 48, 1) of any numeric dtype, values 0 to 255. Returns a dict of
         probabilities: ``"emotion_output"`` -> float32 (N, 7), ``"gender_output"`` (N, 3),
-        ``"race_output"`` (N, 3), ``"age_output"`` (N, 5).
+        ``"race_output"`` (N, 3), ``"age_output"`` (N, 5). Raises ValueError for images of
+        another shape, or with values that are not finite, outside 0 to 255, or all at most 1
+        (scaled already).
 
     Raises
     ------
@@ -146,8 +163,9 @@ def load_exported(path: str | Path) -> Callable[[np.ndarray], dict[str, np.ndarr
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        names = [*OUTPUTS.values()]
         return lambda images: dict(
-            zip(OUTPUTS.values(), session.run([*OUTPUTS.values()], {"image": images}), strict=True)
+            zip(names, session.run(names, {"image": _checked(images)}), strict=True)
         )
     with no_native_log():
         from ai_edge_litert.interpreter import Interpreter
@@ -155,7 +173,16 @@ def load_exported(path: str | Path) -> Callable[[np.ndarray], dict[str, np.ndarr
         interpreter = Interpreter(str(path))
         interpreter.allocate_tensors()
     runner = interpreter.get_signature_runner()
-    return lambda images: runner(image=images)
+    return lambda images: runner(image=_checked(images))
+
+
+def _checked(images: np.ndarray) -> np.ndarray:
+    """Return images as float32, or raise ValueError for what the network would misread."""
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 1):
+        raise ValueError(f"images must be (N, {IMAGE_SIZE}, {IMAGE_SIZE}, 1), not {images.shape}")
+    check_values(images)
+    return images.astype(np.float32, copy=False)
 
 
 def run_exported(
@@ -174,9 +201,15 @@ def run_exported(
     -------
     dict
         Task -> float32 (N, classes), as `predict` returns it.
+
+    Raises
+    ------
+    ValueError
+        Images of another shape, or with values that are not finite, outside 0 to 255, or all at
+        most 1 (scaled already).
     """
     batches = [
-        network(np.asarray(images[start : start + BATCH], np.float32))
+        network(images[start : start + BATCH])
         for start in tqdm(range(0, len(images), BATCH), desc="comparing", delay=2, leave=False)
     ]
     return {task: np.concatenate([batch[OUTPUTS[task]] for batch in batches]) for task in TASKS}
@@ -220,6 +253,37 @@ def _quiet() -> Iterator[None]:
 def _batches(images: np.ndarray) -> Iterator[list[np.ndarray]]:
     for start in range(0, len(images), 64):
         yield [images[start : start + 64].astype(np.float32)]
+
+
+def _description(origin: str) -> dict:
+    """Return what a program that knows nothing but the file needs to use it."""
+    return {
+        "input": {
+            "name": "image",
+            "shape": ["N", IMAGE_SIZE, IMAGE_SIZE, 1],
+            "layout": "NHWC",
+            "dtype": "float32",
+            "colour": "grey (ITU-R 601 luma), upright",
+            "range": [0, 255],
+            "resize": "bilinear with antialiasing, as Pillow's Image.Resampling.BILINEAR",
+        },
+        "outputs": {OUTPUTS[task]: list(classes) for task, classes in TASKS.items()},
+        "weights": origin,
+    }
+
+
+def _describe(file: Path, origin: str) -> None:
+    """Store the description in a file that was just written."""
+    description = _description(origin)
+    if file.suffix == SUFFIXES["litert"]:
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr("description.json", json.dumps(description, indent=1))
+        return
+    import onnx
+
+    proto = onnx.load(file)
+    onnx.helper.set_model_props(proto, {key: json.dumps(description[key]) for key in description})
+    onnx.save(proto, file)
 
 
 def _write_onnx(model: keras.Model, path: Path, ranges: np.ndarray | None) -> None:

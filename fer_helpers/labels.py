@@ -1,11 +1,13 @@
-"""The four tasks, their classes in RAF-DB's order, and the label rows that hold them.
+"""The four tasks, their classes in RAF-DB's order, the words for them, and the label rows.
 
 A label row is a float32 vector of 18 numbers: four one-hot blocks side by side,
 ``emotion 7 | gender 3 | race 3 | age 5``. A block of zeros means: not labelled.
 The classes and their order are those of RAF-DB (Li, Deng & Du, CVPR 2017).
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,11 +37,66 @@ LABEL_WIDTH = int(_ENDS[-1])
 _AGE_STARTS = np.array([4, 20, 40, 70])  # years at which classes 1 to 4 begin
 
 
-def check_dataset(name: str) -> str:
-    """Return `name`, or raise a ValueError that lists the known data sets."""
-    if name not in DATASETS:
-        raise ValueError(f"unknown dataset {name!r}: choose one of {', '.join(DATASETS)}")
-    return name
+# Other words that people use for a class, in their folders and tables.
+_WORDS: dict[str, dict[str, str]] = {
+    "emotion": {
+        "surprise": "surprised astonished amazed",
+        "fear": "fearful afraid scared frightened",
+        "disgust": "disgusted",
+        "happiness": "happy joy joyful smile smiling",
+        "sadness": "sad unhappy",
+        "anger": "angry mad",
+        "neutral": "calm",
+    },
+    "gender": {"male": "man men m boy", "female": "woman women f girl", "unsure": "unclear"},
+    "race": {"Caucasian": "white", "African-American": "black african", "Asian": "eastasian"},
+    "age": {},
+}
+
+
+def _letters(word: str) -> str:
+    """Return the letters of a word in lower case: "0_Angry" and "angry" are one."""
+    return re.sub(r"[\W\d_]+", "", word.casefold())
+
+
+VOCABULARY: dict[str, dict[str, int]] = {
+    task: {
+        _letters(word): index
+        for index, name in enumerate(names)
+        for word in (name, *_WORDS[task].get(name, "").split())
+    }
+    for task, names in TASKS.items()
+    if task != "age"
+}
+
+
+def check_dataset(name: str | Path) -> str:
+    """Return the name or path of a data set as text.
+
+    Parameters
+    ----------
+    name
+        One of `DATASETS`, or the path of a folder, a zip or a table of faces.
+
+    Raises
+    ------
+    ValueError
+        It is neither; lists the known data sets.
+    """
+    if str(name) in DATASETS or Path(name).expanduser().exists():
+        return str(name)
+    raise ValueError(
+        f"unknown dataset {str(name)!r}: there is no such folder or file, and the names are "
+        f"{', '.join(DATASETS)}"
+    )
+
+
+def short_name(dataset: str | Path) -> str:
+    """Return a data set's name, of a path the last part without its ending: a name for files."""
+    if str(dataset) in DATASETS:
+        return str(dataset)
+    path = Path(dataset).expanduser().resolve()
+    return path.stem if path.suffix.lower() in (".zip", ".csv") else path.name
 
 
 def check_task(name: str) -> str:
@@ -67,15 +124,71 @@ def age_class(years: np.ndarray | Sequence[float]) -> np.ndarray:
     return np.where(years >= 0, np.searchsorted(_AGE_STARTS, years, side="right"), -1)
 
 
-def encode_labels(classes: Mapping[str, np.ndarray | Sequence[int]]) -> np.ndarray:
-    """Turn class indices into label rows.
+def class_index(task: str, word: str) -> int:
+    """Return the class that a word means.
+
+    Parameters
+    ----------
+    task
+        One of the four tasks.
+    word
+        A class of `TASKS` or a common word for it, in any case, with or without a number
+        before it: ``"Happy"``, ``"3_joy"``, ``"African American"``. For age a class, years
+        (``"25"``, ``"25.5"``), or a range of years within a class (``"20-29"``).
+
+    Returns
+    -------
+    int
+        Index of the class in ``TASKS[task]``; -1 for an empty word and "nan": not labelled.
+
+    Raises
+    ------
+    ValueError
+        The word is unknown; lists the known ones.
+    """
+    check_task(task)
+    word = str(word).strip()
+    if word.casefold() in ("", "nan", "none"):
+        return -1
+    index = _age_index(word) if task == "age" else VOCABULARY[task].get(_letters(word))
+    if index is not None:
+        return index
+    known = ", ".join(TASKS["age"]) + ", or years" if task == "age" else ", ".join(VOCABULARY[task])
+    number = "a number does not say which class it is; " if word.isdecimal() else ""
+    raise ValueError(f"unknown {task} {word[:40]!r}: {number}the known words are {known}")
+
+
+def is_class(task: str, word: str) -> bool:
+    """Return whether `class_index` knows a word."""
+    try:
+        return class_index(task, word) >= 0
+    except ValueError:
+        return False
+
+
+def same_word(word: str, others: Sequence[str]) -> bool:
+    """Return whether a word is one of others, in any case and with any number before it."""
+    return bool(_letters(word)) and _letters(word) in map(_letters, others)
+
+
+def _age_index(word: str) -> int | None:
+    """Return the age group that years, or a range of years, lie in; None if there is none."""
+    years = re.fullmatch(r"(\d+(?:\.\d+)?)(?:\s*(?:-|–|to|_)\s*(\d+)|\s*\+)?", word)
+    if not years:
+        return None
+    first, last = (int(age_class([float(end)])[0]) for end in (years[1], years[2] or years[1]))
+    return first if first == last else None
+
+
+def encode_labels(classes: Mapping[str, np.ndarray | Sequence[int | str]]) -> np.ndarray:
+    """Turn classes into label rows.
 
     Parameters
     ----------
     classes
-        For some or all of the tasks, (N,) class indices in the order of `TASKS`, whole
-        numbers; -1 where a face is not labelled. A task that is left out is not labelled
-        for any face.
+        For some or all of the tasks, N class indices in the order of `TASKS`, whole numbers,
+        -1 where a face is not labelled; or N words, see `class_index`, empty where it is not.
+        A task that is left out is not labelled for any face.
 
     Returns
     -------
@@ -85,31 +198,39 @@ def encode_labels(classes: Mapping[str, np.ndarray | Sequence[int]]) -> np.ndarr
     Raises
     ------
     ValueError
-        No task or an unknown one, indices that are out of range or not of a whole-number
-        dtype, or arrays of different length.
+        No task or an unknown one, an unknown word, indices that are out of range or not of a
+        whole-number dtype, or arrays of different length.
     """
     for task in classes:
         check_task(task)
     if not classes:
         raise ValueError(f"no labels: give at least one of {', '.join(TASKS)}")
-    lengths = {task: len(index) for task, index in classes.items()}
+    lengths = {task: len(labels) for task, labels in classes.items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"labels of different length: {lengths}")
     y = np.zeros((next(iter(lengths.values())), LABEL_WIDTH), dtype=np.float32)
-    for task, index in classes.items():
-        index = np.asarray(index)
-        if len(index) and index.dtype.kind not in "iub":
-            raise ValueError(f"{task} labels must be whole numbers, not {index.dtype}")
-        index = index.astype(np.int64)
-        wrong = (index < -1) | (index >= len(TASKS[task]))
-        if wrong.any():
-            raise ValueError(
-                f"{task} label {index[wrong][0]} is out of range: "
-                f"0 to {len(TASKS[task]) - 1}, or -1 for not labelled"
-            )
+    for task, labels in classes.items():
+        index = _class_indices(task, np.asarray(labels))
         rows = np.flatnonzero(index >= 0)
         y[rows, BLOCKS[task].start + index[rows]] = 1
     return y
+
+
+def _class_indices(task: str, labels: np.ndarray) -> np.ndarray:
+    """Return class indices and words as int64 indices (N,), after checking them."""
+    if labels.dtype.kind in "OU":
+        words, places = np.unique(labels.astype(str), return_inverse=True)
+        return np.array([class_index(task, word) for word in words], np.int64)[places]
+    if len(labels) and labels.dtype.kind not in "iub":
+        raise ValueError(f"{task} labels must be whole numbers, not {labels.dtype}")
+    index = labels.astype(np.int64)
+    wrong = (index < -1) | (index >= len(TASKS[task]))
+    if wrong.any():
+        raise ValueError(
+            f"{task} label {index[wrong][0]} is out of range: "
+            f"0 to {len(TASKS[task]) - 1}, or -1 for not labelled"
+        )
+    return index
 
 
 def decode_labels(y: np.ndarray) -> pd.DataFrame:
@@ -150,7 +271,7 @@ def separate_category(
     y
         (N, 18) label rows.
     dataset_name
-        Name of the data set they come from. All data sets share one layout, so the name is
+        Name or path of the data set they come from. All data sets share one layout, so it is
         only checked; the paper's code has this argument.
 
     Returns

@@ -9,14 +9,17 @@ from pathlib import Path
 
 from fer_helpers.augment import RandomFace
 from fer_helpers.backend import dtype_policy, keras
+from fer_helpers.datasets.faces import note
 from fer_helpers.labels import DATASETS, OUTPUTS, TASKS, check_dataset
 
 layers, ops = keras.layers, keras.ops
 
 IMAGE_SIZE = 48
 
-# The weights that are shipped for each data set; open-data is trained on FER2013 and UTKFace.
-_PRETRAINED = {"SAMPLE": "sample", "FER": "open-data", "UTKFACE": "open-data"}
+RAFDB_RUN = Path("results", "RAFDB", "model.keras")  # where `train` writes it
+# What open-data learned from, and the splits of the same data sets that it did not.
+TRAINED_ON = "FER2013's Training split and UTKFace's train split"
+HELD_OUT = {"FER": ("PublicTest", "PrivateTest"), "UTKFACE": ("validation",)}
 
 
 @keras.saving.register_keras_serializable("fer_helpers")
@@ -178,7 +181,10 @@ def get_model(
         Load the weights that come with the package (no download).
     dataset_name
         With `pretrained`: which data set's weights. ``"FER"`` and ``"UTKFACE"`` are one
-        network trained on both, ``"SAMPLE"`` knows drawn faces only.
+        network trained on both, ``"SAMPLE"`` knows drawn faces only. ``"RAFDB"`` is your own
+        ``results/RAFDB/model.keras``, looked for in the current folder; without it, the network
+        for FER and UTKFACE, which has not seen RAF-DB: a line on stderr says so. A path of faces
+        of your own gets the network for FER and UTKFACE, too.
     backbone
         Of an untrained network: ``"compact"`` (the default), a small residual network;
         ``"deep"`` and ``"wide"``, larger ones, the last for a GPU; ``"paper"``, the CNN of
@@ -198,9 +204,8 @@ def get_model(
     Raises
     ------
     ValueError
-        Unknown backbone or data set.
-    FileNotFoundError
-        No weights are shipped for this data set.
+        Unknown backbone or data set, or ``results/RAFDB/model.keras`` is not a network of this
+        package, see `load_model`.
     """
     if dataset_name is not None:
         check_dataset(dataset_name)
@@ -213,27 +218,17 @@ def get_model(
             f"shipped weights have a backbone of their own, which cannot be {backbone!r}: "
             "leave backbone= out"
         )
-    return _load_shipped(dataset_name)
-
-
-def _load_shipped(dataset_name: str) -> keras.Model:
-    folder = files("fer_helpers") / "pretrained"
-    name = _PRETRAINED.get(dataset_name, dataset_name)
-    weights = folder / f"{name}.weights.h5"
-    if not weights.is_file():
-        train = f"'python -m fer_helpers train --dataset {dataset_name}'"
-        if dataset_name == "RAFDB":
-            way = (
-                "its terms do not allow it. If you have RAF-DB, "
-                f"{train} starts from the shipped weights for FER and UTKFACE"
-            )
-        else:
-            way = f"only for {', '.join(_PRETRAINED)}. {train} trains your own"
-        raise FileNotFoundError(
-            f"no weights for {dataset_name} are shipped: {way}, and writes "
-            f"results/{dataset_name}/model.keras for fer_helpers.load_model"
+    if dataset_name == "RAFDB":
+        if RAFDB_RUN.is_file():
+            return load_model(RAFDB_RUN)
+        note(
+            "These weights were trained on FER2013 and UTKFace and have not seen RAF-DB. To train "
+            "on your copy: python -m fer_helpers train --dataset RAFDB, which writes "
+            f"{RAFDB_RUN.as_posix()}; from then on that file is taken."
         )
-    return read_weights(weights)
+    # Any other faces have the same classes: what has learned from most real ones.
+    weights = "sample" if dataset_name == "SAMPLE" else "open-data"
+    return read_weights(files("fer_helpers") / "pretrained" / f"{weights}.weights.h5")
 
 
 def read_weights(weights: Path) -> keras.Model:
@@ -300,8 +295,9 @@ def load_model(weights: str | Path) -> keras.Model:
     Parameters
     ----------
     weights
-        ``"SAMPLE"``, ``"FER"`` or ``"UTKFACE"`` for shipped weights, or the path of a
-        ``.keras`` file, such as the ``model.keras`` that training wrote.
+        ``"SAMPLE"``, ``"FER"`` or ``"UTKFACE"`` for shipped weights, ``"RAFDB"`` for your own
+        or the shipped ones, see `get_model`; or the path of a ``.keras`` file, such as the
+        ``model.keras`` that training wrote.
 
     Returns
     -------
@@ -312,7 +308,7 @@ def load_model(weights: str | Path) -> keras.Model:
     Raises
     ------
     FileNotFoundError
-        No such file, or no such shipped weights.
+        No such file.
     ValueError
         The file is not a Keras model, or its heads are not the four of this package, in
         their order.
@@ -322,7 +318,7 @@ def load_model(weights: str | Path) -> keras.Model:
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}: give a .keras file, or one of {', '.join(_PRETRAINED)} "
+            f"no weights at {path}: give a .keras file, or one of {', '.join(DATASETS)} "
             "for the weights that come with the package"
         )
     if path.suffix != ".keras":

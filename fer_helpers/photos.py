@@ -1,10 +1,7 @@
 """From photos and files to faces and a table of predictions."""
 
-import contextlib
-import io
-import warnings
-from collections.abc import Mapping, Sequence
-from functools import cache
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +9,18 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from fer_helpers.backend import dtype_policy, keras
+from fer_helpers.backend import keras
 from fer_helpers.datasets.faces import note
 from fer_helpers.datasets.source import is_hidden
-from fer_helpers.images import crop_and_resize, decode, eight_bit, upright
+from fer_helpers.detection import BOX, detect
+from fer_helpers.images import (
+    FilePath,
+    ImageSource,
+    crop_and_resize,
+    decode,
+    may_be_image,
+    open_image,
+)
 from fer_helpers.model import IMAGE_SIZE
 from fer_helpers.prediction import predict, prediction_table
 
@@ -24,17 +29,8 @@ from fer_helpers.prediction import predict, prediction_table
 TEMPLATE = np.array([[0.315, 0.388], [0.685, 0.388], [0.36, 0.77], [0.64, 0.77]])
 KEYPOINTS = ("left_eye", "right_eye", "mouth_left", "mouth_right")
 
-# Pixels along the longer side of a photo; with more, no more faces are found.
-DETECTION_SIDE = 1280
-LEAST_CONFIDENCE = 0.9  # of MTCNN in a face
-
-VIEWS = (1, 2, 10)
-
-# Endings looked for in a folder; a file given by its own path may have any name.
-PHOTO_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"),
-    *(".tif", ".tiff", ".heic", ".heif"),
-)
+CROP_SIDE = 100  # pixels; a smaller picture is rather a face already cut out than a photo
+FIRST_NAMES = 5  # of files that are ignored
 
 NO_FACE = "no face found"
 ATTRIBUTES = (
@@ -44,59 +40,113 @@ ATTRIBUTES = (
 )
 
 
-def image_files(paths: Sequence[str | Path]) -> list[Path]:
-    """List the files among `paths`, and the images in the folders among them, sorted.
+def image_files(paths: FilePath | Iterable[FilePath]) -> list[Path]:
+    """List the files among `paths`, and in the folders among them all that may be images.
 
-    Hidden files are left out, such as the ``._photo.jpg`` that macOS writes beside a photo.
+    In a folder, a file may be an image if its ending is an image's, or if it has none. Hidden
+    files are left out, such as the ``._photo.jpg`` that macOS writes beside a photo. One line on
+    stderr says how many files of a folder are left out, and names the first.
 
     Parameters
     ----------
     paths
-        Files and folders. A folder is searched to any depth.
+        Files and folders, or one of them. A folder is searched to any depth; links to folders
+        are followed.
 
     Returns
     -------
     list of pathlib.Path
-        Each file once.
+        Each file once; those of a folder are sorted.
 
     Raises
     ------
-    FileNotFoundError
+    ValueError
         A path that does not exist, or a folder without images.
     """
     found = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = [
-                file
-                for file in path.rglob("*")
-                if file.suffix.lower() in PHOTO_SUFFIXES
-                and not is_hidden(file.relative_to(path).as_posix())
-            ]
-            if not inside:
-                raise FileNotFoundError(f"{path} holds no image ({', '.join(PHOTO_SUFFIXES)})")
-            found += sorted(inside)
-        elif path.exists():
-            found.append(path)
+    for path in [paths] if isinstance(paths, FilePath) else paths:
+        if os.path.isdir(path):
+            found += _search(Path(path))
+        elif os.path.exists(path):
+            found.append(Path(path))
         else:
-            raise FileNotFoundError(f"no file or folder {path}")
+            raise ValueError(f"no file or folder {path}")
     # The same file may be given by its own path and by its folder's.
-    return list({file.resolve(): file for file in found}.values())
+    return list({os.path.abspath(file): file for file in found}.values())
+
+
+def _search(folder: Path) -> list[Path]:
+    """List the files in a folder that may be images; note how many others there are."""
+    found, ignored, seen = [], [], set()
+
+    def unreadable(error: OSError) -> None:
+        ignored.append(str(error.filename))
+
+    for here, folders, files in os.walk(folder, unreadable, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:  # links may lead in a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        for path in (Path(here, name) for name in files):
+            name = path.relative_to(folder).as_posix()
+            if may_be_image(path) and not is_hidden(name) and not path.is_fifo():
+                found.append(path)
+            elif path.name != ".DS_Store" and not path.name.startswith("._"):
+                ignored.append(name)
+    others = ""
+    if ignored:
+        first = ", ".join(sorted(ignored)[:FIRST_NAMES]) + ", ..." * (len(ignored) > FIRST_NAMES)
+        count = f"{len(ignored)} file{'s' * (len(ignored) > 1)}"
+        others = f"{count} ignored, hidden or without the ending of an image: {first}"
+    if not found:
+        raise ValueError(f"{folder} holds no image" + f" ({others})" * bool(others))
+    if others:
+        note(f"{folder}: {others}")
+    return sorted(found)
+
+
+def _name_each(images: ImageSource | Iterable[ImageSource]) -> list[tuple[str, ImageSource]]:
+    """Return each image with its name for a table; a folder stands for the images in it."""
+    if isinstance(images, np.ndarray) and (
+        images.ndim == 4 or (images.ndim == 1 and images.dtype.kind in "OU")
+    ):
+        images = list(images)  # a stack, or paths
+    elif isinstance(images, ImageSource):
+        images = [images]
+    elif not isinstance(images, Iterable) or hasattr(images, "read"):
+        kind = type(images).__name__
+        raise ValueError(f"give paths, bytes, PIL pictures, arrays or a list of them, not a {kind}")
+    named = []
+    for place, image in enumerate(images):
+        if not isinstance(image, FilePath):
+            named.append((f"image {place}", image))
+        else:
+            files = image_files(image) if os.path.isdir(image) else [image]
+            named += [(str(file), file) for file in files]
+    if not named:
+        raise ValueError("no image to predict: the list is empty")
+    return named
 
 
 def predict_crops(
-    model: keras.Model, paths: Sequence[Path], attributes: bool = False, batch_size: int = 256
+    model: keras.Model,
+    images: ImageSource | Iterable[ImageSource],
+    attributes: bool = False,
+    batch_size: int = 256,
 ) -> pd.DataFrame:
-    """Predict files that each hold one cropped face, of any size, grey or in colour.
+    """Predict images that each hold one cropped face, of any size, grey or in colour.
 
-    An image that is not square is squeezed into a square.
+    An image that is not square is squeezed into a square. A bad one does not stop the others.
 
     Parameters
     ----------
     model
         From `get_model` or `load_model`.
-    paths
-        Image files.
+    images
+        One image or several: paths of files and folders, see `image_files`; the content of
+        files as bytes; PIL pictures; arrays of values 0 to 255, see `open_image`. An array
+        (N, H, W, C) is N images.
     attributes
         Also gender, race and age, see `prediction_table`.
     batch_size
@@ -105,53 +155,57 @@ def predict_crops(
     Returns
     -------
     pandas.DataFrame
-        One row per file, in the order of `paths`: the columns of `prediction_table`, and
-        ``error``, the reason why a file could not be read, empty if it could.
+        One row per image, in the order given: the columns of `prediction_table`, and
+        ``error``, the reason why an image could not be read, empty if it could. ``path`` is
+        that of the file, or ``image 0``, ``image 1`` ... by the place in the list.
 
     Raises
     ------
     ValueError
-        `paths` is empty.
+        No image, or a folder without images.
     """
+    named = _name_each(images)
     if attributes:
         note(ATTRIBUTES)
-    _read_heic_too()
     tables = []
-    for start in tqdm(range(0, len(paths), batch_size), desc="reading", delay=2, leave=False):
-        batch = paths[start : start + batch_size]
-        crops = decode([_read_bytes(path) for path in batch], IMAGE_SIZE)
+    for start in tqdm(range(0, len(named), batch_size), desc="reading", delay=2, leave=False):
+        names, sources = zip(*named[start : start + batch_size], strict=True)
+        crops = decode([_read_bytes(source) for source in sources], IMAGE_SIZE)
         good = [place for place, crop in enumerate(crops) if isinstance(crop, np.ndarray)]
-        images = np.array([crops[place] for place in good], np.uint8)
-        probabilities = predict(model, images.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 1), batch_size)
-        table = prediction_table([str(batch[place]) for place in good], probabilities, attributes)
+        pixels = np.array([crops[place] for place in good], np.uint8)
+        probabilities = predict(model, pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 1), batch_size)
+        table = prediction_table([names[place] for place in good], probabilities, attributes)
         table.index = good
-        table = table.reindex(range(len(batch)))
-        table["path"] = [str(path) for path in batch]
+        table = table.reindex(range(len(names)))
+        table["path"] = names
         table["error"] = ["" if isinstance(crop, np.ndarray) else crop for crop in crops]
         tables.append(table)
-    if not tables:
-        raise ValueError("no image to predict: `paths` is empty")
     return pd.concat(tables, ignore_index=True)
 
 
-def _read_bytes(path: Path) -> bytes | str:
+def _read_bytes(source: ImageSource) -> ImageSource:
+    """Return the content of a file, or the reason why it cannot be read; other images as given."""
+    if not isinstance(source, FilePath):
+        return source
     try:
-        return path.read_bytes()
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return Path(source).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: no path has a null character
+        return f"cannot be read ({getattr(error, 'strerror', error)})"
 
 
 def predict_photos(
-    model: keras.Model, paths: Sequence[Path], attributes: bool = False
+    model: keras.Model, photos: ImageSource | Iterable[ImageSource], attributes: bool = False
 ) -> pd.DataFrame:
-    """Find the faces in photos and predict each; a bad file does not stop the others.
+    """Find the faces in photos and predict each; a bad photo does not stop the others.
 
     Parameters
     ----------
     model
         From `get_model` or `load_model`.
-    paths
-        Image files.
+    photos
+        One photo or several: paths of files and folders, see `image_files`; the content of
+        files as bytes; PIL pictures; arrays of values 0 to 255, see `open_image`. An array
+        (N, H, W, C) is N photos.
     attributes
         Also gender, race and age, see `prediction_table`.
 
@@ -159,35 +213,45 @@ def predict_photos(
     -------
     pandas.DataFrame
         One row per face: ``path``, the columns of `predict_photo`'s table, and ``error``. A
-        photo that cannot be read, or without a face, has one row that says so.
+        photo that cannot be read, or without a face, has one row that says so. ``path`` is
+        that of the file, or ``image 0``, ``image 1`` ... by the place in the list.
 
     Raises
     ------
     ValueError
-        `paths` is empty, or Keras runs on another backend than TensorFlow, see `find_faces`.
+        No photo, or a folder without images.
     """
-    _detector()  # its errors are not those of any photo
     tables = []
-    for path in tqdm(paths, desc="photos", delay=2, leave=False):
+    for name, source in tqdm(_name_each(photos), desc="photos", delay=2, leave=False):
         error = ""
         try:
-            _, table = predict_photo(model, open_photo(path), attributes)
+            photo = open_image(source)
+            _, table = predict_photo(model, photo, attributes)
             if table.empty:
-                error = NO_FACE
+                error = _why_no_face(photo)
         except ValueError as problem:
             error = str(problem)
         if error:
             table = pd.DataFrame([{}])
-        table.insert(0, "path", str(path))
+        table.insert(0, "path", name)
         tables.append(table.assign(error=error))
-    if not tables:
-        raise ValueError("no photo to predict: `paths` is empty")
+        if len(tables) > 1000:  # a table of one row takes twenty times the memory of a row
+            tables = [pd.concat(tables, ignore_index=True)]
     table = pd.concat(tables, ignore_index=True)
     return table[[name for name in table if name != "error"] + ["error"]]
 
 
+def _why_no_face(photo: Image.Image) -> str:
+    if max(photo.size) >= CROP_SIDE:
+        return NO_FACE
+    return (
+        f"{NO_FACE} in {photo.width} × {photo.height} pixels: if this is one face already cut "
+        "out, use --no-detect (predict_crops in Python)"
+    )
+
+
 def predict_photo(
-    model: keras.Model, photo: Image.Image | np.ndarray, attributes: bool = False
+    model: keras.Model, photo: ImageSource, attributes: bool = False
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Find the faces in one photo and predict each.
 
@@ -196,7 +260,8 @@ def predict_photo(
     model
         From `get_model` or `load_model`.
     photo
-        A picture from `open_photo`, or uint8 (H, W) or (H, W, 3).
+        The path of a file, its content as bytes, a PIL picture, or an array of values 0 to
+        255, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); see `open_image`.
     attributes
         Also gender, race and age, see `prediction_table`; prints why they are off by default.
 
@@ -212,84 +277,32 @@ def predict_photo(
     Raises
     ------
     ValueError
-        Keras runs on another backend than TensorFlow, see `find_faces`.
+        `photo` is none, see `open_image`.
     """
+    photo = open_image(photo)
     if attributes:
         note(ATTRIBUTES)
     crops, boxes = find_faces(photo)
+    if boxes.empty and max(photo.size) < CROP_SIDE:
+        note(_why_no_face(photo))
     table = prediction_table([""] * len(crops), predict(model, crops), attributes)
     return crops, pd.concat([table.drop(columns="path"), boxes], axis=1)
 
 
-def open_photo(source: str | Path | bytes) -> Image.Image:
-    """Open a photo the right way up, in RGB; of an animation, its first image.
-
-    Parameters
-    ----------
-    source
-        Path or content of a file: JPEG, PNG, WebP, GIF, TIFF, BMP or any other format that
-        Pillow recognises; HEIC if the package pillow-heif is installed.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Of mode RGB, turned as its EXIF says.
-
-    Raises
-    ------
-    ValueError
-        It is not an image, is damaged, or has more pixels than `Image.MAX_IMAGE_PIXELS`
-        (some 90 million).
-    """
-    name = "the image" if isinstance(source, bytes) else str(source)
-    _read_heic_too()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", "Corrupt EXIF data")
-        try:
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                upright(image)
-                return eight_bit(image).convert("RGB")
-        except Image.UnidentifiedImageError:
-            raise ValueError(f"{name} is not an image, whatever its name says") from None
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            limit = Image.MAX_IMAGE_PIXELS / 1e6
-            raise ValueError(f"{name} has more than {limit:.0f} million pixels") from None
-        except Exception as error:  # Pillow raises errors of many kinds on damaged files
-            raise ValueError(f"{name} cannot be read as an image ({error})") from error
-
-
-@cache
-def _read_heic_too() -> None:
-    with contextlib.suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-
-
-@cache
-def _detector():
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "MTCNN, which finds the faces, needs TensorFlow: set KERAS_BACKEND=tensorflow, or "
-            "give crops that hold one face each (--no-detect)"
-        )
-    from mtcnn import MTCNN
-
-    with dtype_policy("float32"):  # it fails under a notebook's mixed precision
-        return MTCNN()
+open_photo = open_image
 
 
 def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFrame]:
     """Find faces and crop them as the training images are cropped.
 
-    Detection and landmarks are MTCNN's (Zhang et al. 2016). Each face is turned, scaled and
-    shifted so that eyes and mouth lie where they usually do in FER2013.
+    Each face that `detect` finds is turned, scaled and shifted so that eyes and mouth lie where
+    they usually do in FER2013.
 
     Parameters
     ----------
     photo
-        A picture from `open_photo`, or uint8 (H, W) or (H, W, 3).
+        The path of a file, its content as bytes, a PIL picture, or an array of values 0 to
+        255, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); see `open_image`.
 
     Returns
     -------
@@ -297,43 +310,23 @@ def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFram
         uint8 (F, 48, 48, 1), largest face first.
     boxes
         DataFrame of F rows: ``left``, ``top``, ``right``, ``bottom`` in pixels of the photo,
-        and ``confidence``, 0.9 to 1: faces of which MTCNN is less sure are left out.
+        and ``confidence``, 0.9 to 1: less certain faces are left out.
 
     Raises
     ------
     ValueError
-        Keras runs on another backend than TensorFlow.
+        `photo` is none, see `open_image`.
     """
-    if isinstance(photo, np.ndarray):
-        photo = Image.fromarray(photo)
-    photo = photo.convert("RGB")
-    shrink = max(1.0, max(photo.size) / DETECTION_SIDE)
-    size = [max(1, round(side / shrink)) for side in photo.size]
-    small = photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
-    # MTCNN's image pyramid has no level for a photo smaller than its window of 12 pixels.
-    found = []
-    if min(small.size) >= 24:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints control characters
-            try:
-                found = _detector().detect_faces(np.asarray(small))
-            except ValueError as error:
-                # No candidates for MTCNN's second network: Keras 3.13 refuses an empty batch.
-                if "empty output" not in str(error):
-                    raise
-    found = [face for face in found if face["confidence"] >= LEAST_CONFIDENCE]
-    found.sort(key=lambda face: -face["box"][2] * face["box"][3])
-    rows = []
-    for face in found:
-        left, top, width, height = (value * shrink for value in face["box"])
-        rows.append((left, top, left + width, top + height, face["confidence"]))
-    boxes = pd.DataFrame(rows, columns=["left", "top", "right", "bottom", "confidence"])
-    crops = [_align(photo, face["keypoints"], shrink) for face in found]
-    return np.array(crops, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 1), boxes
+    photo = open_image(photo)
+    faces = detect(photo)
+    names = [f"{point}_{axis}" for point in KEYPOINTS for axis in "xy"]
+    crops = [_align(photo, points) for points in faces[names].to_numpy().reshape(-1, 4, 2)]
+    crops = np.array(crops, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 1)
+    return crops, faces[[*BOX, "confidence"]]
 
 
-def _align(photo: Image.Image, keypoints: Mapping, shrink: float) -> np.ndarray:
-    """Crop a face so that its keypoints lie on `TEMPLATE`, with the least squared error."""
-    points = np.array([keypoints[name] for name in KEYPOINTS], float) * shrink
+def _align(photo: Image.Image, points: np.ndarray) -> np.ndarray:
+    """Crop a face so that `points`, its `KEYPOINTS`, lie on `TEMPLATE` with least squared error."""
     # At four times the size first, so that the pixels of a large face are averaged.
     side = 4 * IMAGE_SIZE
     x, y = (TEMPLATE * side).T

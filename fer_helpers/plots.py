@@ -133,8 +133,8 @@ def confusion_matrix(counts: pd.DataFrame, task: str = "emotion") -> Figure:
         Its task, for the title.
     """
     shares = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
-    side = 1.8 + 0.55 * len(counts)
-    figure, axes = plt.subplots(figsize=(side + 0.8, side))
+    side = 2.2 + 0.6 * len(counts)
+    figure, axes = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     sns.heatmap(
         shares,
         annot=True,
@@ -147,6 +147,9 @@ def confusion_matrix(counts: pd.DataFrame, task: str = "emotion") -> Figure:
         ax=axes,
     )
     axes.set(title=f"Confusion of {task}", xlabel="predicted", ylabel="labelled")
+    axes.tick_params(axis="y", rotation=0)
+    # Turned, long names do not overlap.
+    plt.setp(axes.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
     return figure
 
 
@@ -241,6 +244,26 @@ def photo(picture: np.ndarray | Image.Image, table: pd.DataFrame) -> Figure:
         bars.set_title(f"{place + 1}: {row.emotion} ({max(values):.0%})", fontsize=10)
         if place < rows - 1:
             bars.set(xlabel="", xticklabels=[])
+    return figure
+
+
+def emotions_over_time(table: pd.DataFrame, title: str = "") -> Figure:
+    """Draw the probabilities of the emotions of the largest face over the time of a video.
+
+    Parameters
+    ----------
+    table
+        From `predict_video`, with a face in it. A moment without one leaves a gap.
+    title
+        Stands above.
+    """
+    largest = table.dropna(subset="seconds").groupby("seconds").first()
+    figure, axes = plt.subplots(figsize=(8.5, 3.2), layout="constrained")
+    for name, colour in zip(TASKS["emotion"], COLOURS, strict=True):
+        axes.plot(largest.index, largest[f"emotion_{name}"], ".-", color=colour, label=name)
+    axes.set(title=title, xlabel="seconds", ylabel="probability, largest face", ylim=(0, 1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

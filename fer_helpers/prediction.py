@@ -7,8 +7,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from fer_helpers.backend import gradient, keras
-from fer_helpers.batches import check_values
 from fer_helpers.evaluation import fit_temperature, labelled, true_and_predicted
+from fer_helpers.images import check_values
 from fer_helpers.labels import OUTPUTS, TASKS, check_task
 
 ops = keras.ops
@@ -17,7 +17,10 @@ VIEWS = (1, 2, 10)
 
 
 def predict(
-    model: keras.Model, images: np.ndarray, batch_size: int = 256, views: int = 1
+    model: keras.Model,
+    images: np.ndarray | Sequence[np.ndarray],
+    batch_size: int = 256,
+    views: int = 1,
 ) -> dict[str, np.ndarray]:
     """Predict the probability of every class of every task.
 
@@ -26,7 +29,8 @@ def predict(
     model
         From `get_model` or `load_model`.
     images
-        (N, 48, 48, 1) grey images of any numeric dtype, values 0 to 255; may be a memory map.
+        (N, 48, 48, 1) or (N, 48, 48), grey, of any numeric dtype, values 0 to 255; may be a
+        memory map, or a list of such images. `predict_crops` also takes files and colours.
     batch_size
         Images per batch.
     views
@@ -42,17 +46,21 @@ def predict(
     Raises
     ------
     ValueError
-        Images of another shape, with values that are not finite, outside 0 to 255 or all
-        below 1 (scaled already), or a number of views other than 1, 2 and 10.
+        Images of another shape or type, with values that are not finite, outside 0 to 255 or
+        all at most 1 (scaled already), or a number of views other than 1, 2 and 10.
     """
     if views not in VIEWS:
         raise ValueError(f"views must be one of {VIEWS}, not {views!r}")
-    if images.ndim != 4 or images.shape[1:] != model.input_shape[1:]:
-        raise ValueError(f"images must be (N, *{model.input_shape[1:]}), not {images.shape}")
+    images, shape = _stack(images), model.input_shape[1:]
+    if tuple(images.shape[1:]) not in (shape, shape[:2]):
+        raise ValueError(
+            f"images must be grey, (N, {shape[0]}, {shape[1]}, 1), not {tuple(images.shape)}: "
+            "put a single one into a list; predict_crops takes files, any size, and colours"
+        )
     places = {task: model.output_names.index(output) for task, output in OUTPUTS.items()}
     batches = {task: [] for task in TASKS}
     for start in tqdm(range(0, len(images), batch_size), desc="predicting", delay=2, leave=False):
-        batch = np.asarray(images[start : start + batch_size])
+        batch = np.asarray(images[start : start + batch_size]).reshape(-1, *shape)
         check_values(batch)
         count = len(batch)
         if start:
@@ -63,6 +71,16 @@ def predict(
             batches[task].append(np.mean([view[place] for view in outputs], axis=0)[:count])
     empty = {task: np.zeros((0, len(classes)), np.float32) for task, classes in TASKS.items()}
     return {task: np.concatenate([empty[task], *batches[task]]) for task in TASKS}
+
+
+def _stack(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """Return images as one array; what is an array already, such as a memory map, as it is."""
+    if hasattr(images, "shape"):
+        return images
+    try:
+        return np.asarray(images)
+    except ValueError:
+        raise ValueError("images differ in size or kind: predict_crops takes such a list") from None
 
 
 def _views(batch: np.ndarray, views: int) -> Iterator[np.ndarray]:

@@ -12,9 +12,9 @@ from fer_helpers.backend import choose_precision, dtype_policy, keras
 from fer_helpers.batches import batches_of
 from fer_helpers.datasets import load_training_data
 from fer_helpers.distributed import on_all_gpus, process_info
-from fer_helpers.labels import BLOCKS, DATASETS, OUTPUTS, TASKS, check_task
+from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS, check_task, short_name
 from fer_helpers.losses import MaskedAccuracy, MaskedCrossentropy
-from fer_helpers.model import get_model, load_model
+from fer_helpers.model import RAFDB_RUN, get_model, load_model
 from fer_helpers.runs import fit
 
 # The weights of arXiv 2110.15028.
@@ -212,6 +212,8 @@ def train(
     out_dir: str | Path | None = None,
     *,
     data_dir: str | Path | None = None,
+    labels: str | Path | None = None,
+    ignore: Sequence[str] = (),
     seed: int = 0,
     backbone: str | None = None,
     batch_size: int = 32,
@@ -236,8 +238,8 @@ def train(
         30 from random ones.
     out_dir
         Folder for ``model.keras`` and ``history.csv``; see `run_folder` if None.
-    data_dir
-        Folder with the data sets, see `load_data`.
+    data_dir, labels, ignore
+        See `load_data`.
     seed
         Seed of the initial weights, the shuffling, the augmentation and the dropout, at least 0.
     backbone
@@ -273,7 +275,7 @@ def train(
     OSError
         No room, or no permission to write.
     """
-    learnt, chosen = load_training_data(dataset_name, data_dir=data_dir)
+    learnt, chosen = load_training_data(dataset_name, data_dir, labels, ignore)
     start = _choose_start(dataset_name, start, backbone)
     return train_faces(
         learnt,
@@ -359,8 +361,7 @@ def train_faces(
 
 def run_folder(dataset_name: str) -> Path:
     """Return ``results/NAME``, where `train` writes by default; a path gives its last name."""
-    name = dataset_name if dataset_name in DATASETS else Path(dataset_name).resolve().name
-    return Path("results") / name.removesuffix(".zip").removesuffix(".csv")
+    return Path("results") / short_name(dataset_name)
 
 
 def _choose_start(
@@ -395,6 +396,8 @@ def origin(weights: str | Path) -> str:
     str
         ``"not stated"`` if the file has no readable ``settings.json`` beside it.
     """
+    if str(weights) == "RAFDB":  # as `load_model` chooses
+        weights = RAFDB_RUN if RAFDB_RUN.is_file() else "FER"
     if str(weights) in SHIPPED:
         return SHIPPED[str(weights)]
     try:

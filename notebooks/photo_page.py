@@ -117,7 +117,7 @@ def read_upload(name: str, content: bytes) -> Image.Image:
     try:
         return open_photo(content)
     except ValueError as error:
-        raise ValueError(str(error).replace("the image", name, 1)) from None
+        raise ValueError(str(error).replace("the file", name, 1)) from None
 
 
 def change_face(

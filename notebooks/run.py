@@ -13,6 +13,8 @@ import nbformat
 import papermill
 from PIL import Image
 
+from fer_helpers.labels import DATASETS
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
 MAIN_JOB = 6  # notebooks 01 to 06 are the main job; the later ones go further
@@ -50,6 +52,8 @@ def save_figures(executed: Path, folder: Path) -> int:
 
 def course(dataset: str, epochs: int | None) -> None:
     """Run notebooks 01 to 06 into `results/`."""
+    if dataset not in DATASETS and Path(dataset).exists():  # the notebooks run in their folder
+        dataset = str(Path(dataset).resolve())
     parameters = {"DATASET": dataset} | ({"EPOCHS": epochs} if epochs else {})
     RESULTS.mkdir(exist_ok=True)
     start = time.monotonic()

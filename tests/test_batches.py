@@ -104,7 +104,7 @@ def test_a_set_smaller_than_a_batch_is_one_batch(faces):
         ({"X": np.zeros((2, 48, 48, 1))}, r"not \(23, 7\): there are 2 images$"),
         ({"X": None}, "^no images: nothing to make batches from$"),
         ({"X": [[1, 2], [3]]}, "images must be an array of numbers"),
-        ({"X": np.full((N, 48, 48, 1), "a")}, "must be numbers from 0 to 255, not of type <U1"),
+        ({"X": np.full((N, 48, 48, 1), "a")}, "must be numbers from 0 to 255, not <U1"),
         ({"X": np.zeros((N, 48, 48, 3), np.uint8)}, r"grey, \(N, H, W, 1\), not \(23, 48, 48, 3\)"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
         ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1, not 2.5"),

@@ -182,6 +182,8 @@ def some_faces(level: int = 0) -> Faces:
         np.array(["train", "train", "test"]),
         [("b.png", "not an image"), ("", "NA")],
         ["one note", "another, with a comma"],
+        [("c.txt", "not read")],
+        np.array(["Ada", "", "007"]),
     )
 
 
@@ -204,6 +206,8 @@ def test_a_cache_gives_back_everything(tmp_path):
         same(faces, some_faces())
         assert faces.paths.tolist() == some_faces().paths.tolist()
         assert faces.skipped == some_faces().skipped
+        assert faces.ignored == some_faces().ignored
+        assert faces.persons.tolist() == some_faces().persons.tolist()
         assert faces.notes == some_faces().notes
         assert isinstance(faces.images, np.memmap)
         assert not faces.images.flags.writeable
@@ -212,7 +216,7 @@ def test_a_cache_gives_back_everything(tmp_path):
     assert type(kept.skipped[0]) is tuple
     assert names(tmp_path) == {"MINE-48-files-code"}
     index = (tmp_path / ".cache/MINE-48-files-code/index.csv").read_text()
-    assert index.startswith("path,split\n")
+    assert index.startswith("path,split,person\n")
 
 
 def test_names_like_numbers_are_given_back_as_they_were(tmp_path):
@@ -423,17 +427,20 @@ def changed_copy(module: ModuleType, folder: Path, text: str) -> ModuleType:
     return stand_in
 
 
-@pytest.mark.parametrize("name", ["labels", "images", "source", "fer2013"])
+@pytest.mark.parametrize(
+    "name", ["labels_module", "images", "source", "splits", "faces_module", "folder", "FER"]
+)
 def test_changed_code_that_makes_faces_is_read_with_anew(tmp_path, monkeypatch, name):
     write(tmp_path / "FER", fer_tree())
     calls = count_reads(monkeypatch)
     read_dataset("FER", data_dir=tmp_path)
     before = names(tmp_path)
     for text, reads in (("# a remark\n", 1), ("CHANGED = True\n", 2)):
-        module = changed_copy(getattr(load, name), tmp_path, text)
-        monkeypatch.setattr(load, name, module)
-        if name == "fer2013":
-            monkeypatch.setitem(load.READERS, "FER", module)
+        module = changed_copy(load.READERS.get(name) or getattr(load, name), tmp_path, text)
+        if name == "FER":
+            monkeypatch.setitem(load.READERS, name, module)
+        else:
+            monkeypatch.setattr(load, name, module)
         read_dataset("FER", data_dir=tmp_path)
         assert len(calls) == reads
         assert len(names(tmp_path) - before) == reads - 1

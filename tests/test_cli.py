@@ -1,5 +1,6 @@
 """The command line, as a shell user meets it."""
 
+import argparse
 import functools
 import json
 import re
@@ -15,8 +16,9 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from fer_helpers import cli, load_model, predict, training
+from fer_helpers import cli, commands, load_model, predict, training
 from fer_helpers.cli import main
+from fer_helpers.datasets import Faces
 from fer_helpers.labels import TASKS
 from fer_helpers.model import BACKBONES
 from fer_helpers.studies import __main__ as studies
@@ -135,6 +137,7 @@ def test_train_passes_on_what_it_was_asked_for(capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "train", train)
     words = ["--seed", 3, "--backbone", "deep", "--batch-size", 8, "--start", "FER"]
+    words += ["--ignore", "contempt", "--labels", "ferplus"]
     words += ["--class-weights", "emotion=balanced", "race=Asian:2,African-American:1e1"]
     out_of(capsys, "train", "--dataset", "FER", *words, "--loss-weights", "age=0", "race=1e-1")
     (((*given,), options),) = calls
@@ -142,6 +145,7 @@ def test_train_passes_on_what_it_was_asked_for(capsys, tmp_path, monkeypatch):
     weights = {"emotion": 2.0, "gender": 0.1, "race": 0.1, "age": 0.0}
     assert options == {
         **{"data_dir": None, "seed": 3, "backbone": "deep", "batch_size": 8, "start": "FER"},
+        **{"labels": "ferplus", "ignore": ["contempt"]},
         "loss_weights": weights,
         "class_weights": {"emotion": "balanced", "race": {"Asian": 2, "African-American": 10}},
     }
@@ -163,7 +167,7 @@ def test_a_copy_of_fer_in_folders_gives_up_a_tenth_to_choose_by(capsys, tmp_path
 def test_two_networks_of_one_name_are_exported_side_by_side(monkeypatch, tmp_path, capsys):
     written = []
 
-    def export(network, out, *_):
+    def export(network, out, **_):
         written.append(out)
         return {"bytes": 0, "float32_bytes": 0, "images": 0, "difference": 0.0, "accuracy": {}}
 
@@ -186,22 +190,72 @@ def test_evaluate_reads_a_lone_part_and_writes_a_row_an_image(capsys, private_te
     rows = pd.read_csv(table)
     wanted = ["path"]
     for task, names in TASKS.items():
-        wanted += [task, *(f"{task}_{name}" for name in names)]
+        wanted += [task, f"true_{task}", *(f"{task}_{name}" for name in names)]
     assert rows.columns.tolist() == [*wanted, "error"]
-    share = (
-        rows["emotion"]
-        == rows["path"]
-        .str.extract(r"(angry|happy)")[0]
-        .map({"angry": "anger", "happy": "happiness"})
-    ).mean()
+    folders = rows["path"].str.extract(r"(angry|happy)")[0]
+    assert rows["true_emotion"].tolist() == [
+        {"angry": "anger", "happy": "happiness"}[folder] for folder in folders
+    ]
+    assert rows["true_age"].isna().all()  # not labelled
+    share = (rows["emotion"] == rows["true_emotion"]).mean()
     assert report["tasks"]["emotion"]["accuracy"] == pytest.approx(share)
     # No training part to compare with: not "no copies".
     assert report["copies_of_training_images"] is report["without_copies"] is None
 
 
+def test_evaluate_counts_and_draws_what_is_taken_for_what(capsys, small_sample, tmp_path):
+    table, folder = tmp_path / "rows.csv", tmp_path / "made" / "figures"
+    words = ["--weights", "SAMPLE", "--dataset", "SAMPLE", "--data-dir", small_sample]
+    files = ["--split", "test", "--predictions", table, "--figures", folder]
+    report = json.loads(out_of(capsys, "evaluate", *words, *files, "--json"))
+    rows = pd.read_csv(table)
+    for task, names in TASKS.items():
+        counts = pd.crosstab(rows[f"true_{task}"], rows[task])
+        found = pd.DataFrame.from_dict(report["tasks"][task]["confusion"], orient="index")
+        assert found.columns.tolist() == found.index.tolist() == [*names]
+        wanted = counts.reindex(index=names, columns=names, fill_value=0)
+        np.testing.assert_array_equal(found, wanted)
+    assert {path.name for path in folder.iterdir()} == {f"confusion-{task}.png" for task in TASKS}
+    assert all(min(Image.open(path).size) > 300 for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("weights", "dataset", "split", "notes", "seen"),
+    [
+        ("FER", "FER", "PrivateTest", [], False),
+        ("FER", "FER", "PrivateTest", ["... these may not be the official splits"], True),
+        ("RAFDB", "FER", "unheard of", [], True),
+        ("UTKFACE", "UTKFACE", "validation", [], False),
+        ("UTKFACE", "UTKFACE", "test", [], True),
+        ("FER", "some/folder", "test", [], True),
+        ("FER", "RAFDB", "test", [], False),
+        ("FER", "SAMPLE", "test", [], False),
+        ("results/FER/model.keras", "FER", "test", [], False),
+        ("SAMPLE", "FER", "test", [], False),
+    ],
+)
+def test_shipped_weights_on_faces_they_may_have_seen_are_no_test(
+    weights, dataset, split, notes, seen, capsys
+):
+    args = argparse.Namespace(weights=weights, dataset=dataset)
+    none = np.zeros((1, 48, 48, 1), np.uint8), np.zeros((1, 18)), np.array(["a"])
+    commands._note_seen_faces(args, Faces(*none, np.array([split]), notes=notes))
+    assert ("which may hold these faces: this score is no test" in capsys.readouterr().err) == seen
+
+
+def test_a_random_split_of_fer_is_called_that(capsys, private_test):
+    words = ["--weights", "FER", "--dataset", "FER", "--data-dir", str(private_test)]
+    for number, file in enumerate((private_test / "FER").rglob("*.jpg")):
+        file.rename(file.with_name(f"{number}.jpg"))
+    assert main(["evaluate", *words, "--split", "test"]) == 0
+    error = capsys.readouterr().err
+    assert "trained on FER2013's Training split and UTKFace's train split, which may" in error
+
+
 def test_evaluate_scores_without_copies_of_training_images(capsys, tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 48, 48), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 48, 48), dtype=np.uint8)
     tree = {
+        "test/sad/PrivateTest_0": 4,
         **{"train/happy/Training_0": 0, "train/sad/Training_1": 1},
         **{"test/happy/PublicTest_0": 0, "test/sad/PublicTest_1": 2, "test/sad/PublicTest_2": 3},
     }
@@ -227,12 +281,13 @@ def test_evaluate_scores_without_copies_of_training_images(capsys, tmp_path):
 def test_predict_writes_the_documented_columns(capsys, tmp_path):
     Image.new("RGB", (90, 70), "grey").save(tmp_path / "a.png")
     (tmp_path / "b.jpg").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("not read")
     table = tmp_path / "out.csv"
-    out_of(
-        capsys,
-        *("predict", tmp_path, "--no-detect", "--attributes", "--weights", "SAMPLE"),
-        *("--out", table),
-    )
+    words = ("predict", tmp_path, "--no-detect", "--attributes", "--weights", "SAMPLE")
+    assert main([str(word) for word in (*words, "--out", table)]) == 0
+    notes = capsys.readouterr().err
+    assert "1 file ignored, hidden or without the ending of an image: notes.txt\n" in notes
+    assert f"2 rows in {table}, 1 with an error\n" in notes
     rows = pd.read_csv(table)
     assert rows.columns.tolist()[:3] == ["path", "emotion", "emotion_surprise"]
     assert {"gender_male", "race_Caucasian", "age_0-3", "error"} <= set(rows)
@@ -363,6 +418,6 @@ def test_a_recipe_is_run_with_what_it_was_asked_for(capsys, monkeypatch):
 
 
 def test_an_unknown_dataset_lists_the_known_ones(capsys):
-    with pytest.raises(SystemExit):
-        main(["train", "--dataset", "CK"])
-    assert "UTKFACE" in capsys.readouterr().err
+    assert main(["train", "--dataset", "CK"]) == 2
+    assert "unknown dataset 'CK'" in (said := capsys.readouterr().err)
+    assert "UTKFACE" in said

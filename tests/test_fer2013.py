@@ -72,7 +72,9 @@ def test_fer_names_without_split_fall_back_to_folders(tmp_path, capsys):
     write(tmp_path / "FER", tree)
     faces = read_dataset("FER", data_dir=tmp_path)
     assert faces.splits.tolist() == ["Training", "PrivateTest"]
-    assert "test = PrivateTest, train = Training" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "split is taken from the folder (PrivateTest, Training)" in said
+    assert "weights trained on FER2013 may have seen the faces that they are scored on" in said
 
 
 def test_fer_other_spellings_of_emotions(tmp_path):
@@ -84,7 +86,7 @@ def test_fer_other_spellings_of_emotions(tmp_path):
 
 def test_fer_unknown_emotion_folder(tmp_path):
     write(tmp_path / "FER", fer_tree() | {"train/contempt/Training_9.jpg": picture(1)})
-    with pytest.raises(ValueError, match=r"unknown emotion folder 'contempt'; known are .*angry"):
+    with pytest.raises(ValueError, match=r"train/contempt: unknown emotion 'contempt': .*angry"):
         read_dataset("FER", data_dir=tmp_path)
 
 
@@ -124,10 +126,10 @@ def test_fer_pixels_keep_every_digit():
     np.testing.assert_array_equal(fer2013.parse_pixels(f"  {text.replace(' ', '  ')} "), expected)
 
 
-@pytest.mark.parametrize("content", ["emotion,image\n0,x\n", "", "\n", "emotion,pixels\n0,1\n"])
+@pytest.mark.parametrize("content", ["emotion,image\n0,x\n", "", "\n", "a,pixels\n0,1\n"])
 def test_fer_csv_without_the_columns(tmp_path, content):
     write(tmp_path / "FER", {"fer2013.csv": content})
-    with pytest.raises(ValueError, match=r"fer2013\.csv has the columns .* not emotion, Usage"):
+    with pytest.raises(ValueError, match=r"fer2013\.csv has the columns .* not emotion, pixels"):
         read_dataset("FER", data_dir=tmp_path)
 
 
@@ -143,3 +145,146 @@ def test_bad_checksum_in_a_zipped_csv(tmp_path):
     write(tmp_path / "FER", {"a.zip": bytes(data)})
     with pytest.raises(ValueError, match=r"fer2013\.csv cannot be read to its end \(Bad CRC"):
         read_dataset("FER", data_dir=tmp_path)
+
+
+def test_fer_in_several_tables(tmp_path):
+    header, *rows = fer_csv().splitlines()
+    more = [row.replace(" ", "  ", 1) for row in rows]  # not the same rows again
+    tables = {
+        "train.csv": [f"{code},{fer_pixels(20 + code)},Training" for code in range(7)] * 2,
+        "val.csv": [f"{code},{fer_pixels(40 + code)},PublicTest" for code in range(7)],
+        "test.csv": [f"{code},{fer_pixels(50 + code)},PrivateTest" for code in range(7)],
+    }
+    write(tmp_path / "FER", {name: "\n".join([header, *lines]) for name, lines in tables.items()})
+    faces = read_dataset("FER", data_dir=tmp_path)
+    assert len(faces) == 28
+    assert [(faces.splits == split).sum() for split in fer2013.SPLITS] == [14, 7, 7]
+    # The same rows once more, with other spaces: a copy. Other rows: read.
+    write(tmp_path / "FER", {"again.csv": "\n".join([header, *tables["val.csv"]])})
+    faces = read_dataset("FER", data_dir=tmp_path)
+    assert len(faces) == 28
+    assert len(faces.ignored) == 1
+    assert faces.ignored[0][1] == "a copy of rows in other tables"
+    write(tmp_path / "FER", {"more.csv": "\n".join([header, *more])})
+    assert len(read_dataset("FER", data_dir=tmp_path)) == 35
+
+
+def test_fer_tables_without_usage_are_split_by_their_names(tmp_path):
+    tables = {"train.csv": (2, 0), "valid.csv": (3, 10), "test.csv": (4, 20)}
+    for name, (count, seed) in tables.items():
+        rows = [f"{i},{fer_pixels(seed + i)}" for i in range(count)]
+        write(tmp_path / "FER", {name: "\n".join(["emotion,pixels", *rows])})
+    faces = read_dataset("FER", data_dir=tmp_path)
+    assert [(faces.splits == split).sum() for split in fer2013.SPLITS] == [2, 3, 4]
+
+
+def test_fer_csv_without_a_header(tmp_path):
+    write(tmp_path / "FER", {"fer2013.csv": fer_csv().split("\n", 1)[1]})
+    with pytest.raises(ValueError, match=r"fer2013\.csv has no header") as error:
+        read_dataset("FER", data_dir=tmp_path)
+    assert len(str(error.value)) < 300
+
+
+def test_fer_equal_names_are_two_faces_and_equal_bytes_one(tmp_path):
+    tree = {
+        "a/train/happy/im0.png": picture(0),
+        "b/train/happy/im0.png": picture(1),
+        "c/train/happy/im0.png": picture(1),
+    }
+    faces = read_dataset(
+        "FER", data_dir=write(tmp_path / "x", {f"FER/{n}": c for n, c in tree.items()})
+    )
+    assert len(faces) == 2
+    assert faces.ignored == [("c/train/happy/im0.png", "a copy of b/train/happy/im0.png")]
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [
+        ("valid", "PublicTest"), ("val", "PublicTest"), ("Validation", "PublicTest"),
+        ("public_test", "PublicTest"), ("testing", "PrivateTest"), ("private_test", "PrivateTest"),
+        ("TRAINING", "Training"),
+    ],
+)  # fmt: skip
+def test_fer_other_words_for_splits(tmp_path, folder, split):
+    write(tmp_path / "FER", {"train/sad/a.png": picture(0), f"{folder}/sad/b.png": picture(1)})
+    faces = read_dataset("FER", data_dir=tmp_path)
+    assert dict(zip(faces.paths, faces.splits, strict=True))[f"{folder}/sad/b.png"] == split
+
+
+def test_fer_folders_without_splits_get_all_three(tmp_path, capsys):
+    tree = {
+        f"{name}/{i}.png": picture(10 * n + i)
+        for n, name in enumerate(FER_FOLDERS)
+        for i in range(5)
+    }
+    write(tmp_path / "FER", tree)
+    faces = read_dataset("FER", data_dir=tmp_path)
+    names = ("Training", "validation", "test")  # no official ones, so no official names
+    assert [(faces.splits == split).sum() for split in names] == [27, 4, 4]
+    assert "FER: no test split: 4 of 35 training faces are taken" in capsys.readouterr().err
+    assert len(read_dataset("FER", "test", data_dir=tmp_path)) == 4
+    with pytest.raises(ValueError, match=r"FER has no PrivateTest .* it has Training, test, valid"):
+        read_dataset("FER", "PrivateTest", data_dir=tmp_path)
+
+
+def test_fer_training_stays_whole_where_only_the_test_faces_are_missing(tmp_path, capsys):
+    tree = {name: content for name, content in fer_tree().items() if "PrivateTest" not in name}
+    write(tmp_path / "FER", tree)
+    faces = read_dataset("FER", data_dir=tmp_path)
+    assert faces.splits.tolist() == ["Training"] * 7 + ["PublicTest"] * 7
+    assert "FER: no PrivateTest in this copy" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"no PrivateTest \(split 'test'\); it has Pub"):
+        read_dataset("FER", "test", data_dir=tmp_path)
+
+
+def test_fer_class_left_out_on_purpose(tmp_path):
+    write(tmp_path / "FER", fer_tree() | {"train/contempt/Training_9.jpg": picture(1)})
+    faces = read_dataset("FER", data_dir=tmp_path, ignore=["contempt"])
+    assert len(faces) == 21
+    assert faces.ignored == [("train/contempt/Training_9.jpg", "left out: contempt")]
+
+
+VOTES = """\
+Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF
+PrivateTest,fer0.png,4,0,0,1,3,2,0,0,0,0
+Training,fer1.png,6,0,1,1,0,0,0,0,2,0
+PublicTest,fer2.png,0,10,0,0,0,0,0,0,0,0
+PrivateTest,fer3.png,0,0,0,0,0,0,0,0,0,10
+Training,fer4.png,2,0,0,0,0,0,0,8,0,0
+PublicTest,fer5.png,0,0,5,0,0,0,5,0,0,0
+PrivateTest,fer6.png,10,0,0,0,0,0,0,0,0,0
+"""
+
+
+def test_ferplus_votes_are_soft_targets(tmp_path, capsys):
+    write(tmp_path / "FER", {"fer2013.csv": fer_csv(), "fer2013new.csv": VOTES})
+    plain = read_dataset("FER", data_dir=tmp_path)
+    assert set(np.unique(plain.labels)) == {0, 1}
+    assert "FER+'s votes, read with labels='ferplus'" in capsys.readouterr().err
+    faces = read_dataset("FER", data_dir=tmp_path, labels="ferplus")
+    np.testing.assert_array_equal(faces.images, plain.images)
+    shares = dict(zip(faces.paths, faces.labels[:, :7].round(3).tolist(), strict=True))
+    # surprise, fear, disgust, happiness, sadness, anger, neutral
+    assert shares["fer2013.csv:2"] == pytest.approx([0, 0, 0.2, 0, 0.1, 0.3, 0.4])
+    assert shares["fer2013.csv:3"] == pytest.approx([0.125, 0, 0, 0, 0.125, 0, 0.75])
+    assert shares["fer2013.csv:7"] == pytest.approx([0.5, 0.5, 0, 0, 0, 0, 0])
+    assert shares["fer2013.csv:5"] == shares["fer2013.csv:6"] == [0] * 7  # no face, contempt
+    assert not faces.labels[:, 7:].any()
+    assert "2 faces have none, since most taggers saw contempt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"fer2013.csv": fer_csv()}, "'ferplus' needs fer2013new.csv"),
+        (fer_tree() | {"fer2013new.csv": VOTES}, "beside one fer2013.csv, whose rows it follows"),
+        ({"fer2013.csv": fer_csv(), "fer2013new.csv": "neutral\n1\n"}, "missing: NF, anger"),
+        ({"fer2013.csv": fer_csv(), "fer2013new.csv": "\n".join(VOTES.split("\n")[:4])},
+         "does not fit .* 3 rows for 7"),
+    ],
+)  # fmt: skip
+def test_ferplus_that_does_not_fit(tmp_path, tree, said):
+    write(tmp_path / "FER", tree)
+    with pytest.raises(ValueError, match=said):
+        read_dataset("FER", data_dir=tmp_path, labels="ferplus")

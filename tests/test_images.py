@@ -3,12 +3,26 @@
 import io
 import struct
 import warnings
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
-from fer_helpers.images import crop_and_resize, decode, eight_bit, find_copies, image_digests
+import fer_helpers
+from fer_helpers.datasets.source import FOR_NOW
+from fer_helpers.images import (
+    FORMATS,
+    IMAGE_SUFFIXES,
+    crop_and_resize,
+    decode,
+    eight_bit,
+    find_copies,
+    image_digests,
+    may_be_image,
+    open_image,
+)
 from trees import picture, png_claiming
 
 
@@ -60,13 +74,57 @@ def test_negative_levels_are_black():
     ("pixels", "reason"),
     [
         (np.full((8, 8), 0.5, np.float32), "its pixels are floating-point numbers: save it with"),
-        (np.full((8, 8), 255, np.int32), "it has 32 bits per pixel, but none above 255"),
+        (np.full((8, 8), 255, np.int32), "it has 32 bits per pixel, but no level above 255"),
+        (np.full((8, 8), -1, np.int32), "it has 32 bits per pixel, but no level above 255"),
+        (np.full((8, 8), 255, np.uint16), "it has 16 bits per pixel, but no level above 255"),
+        (np.eye(8, dtype=np.uint16), "it has 16 bits per pixel, but no level above 255"),
     ],
 )
 def test_pixels_of_unknown_range_are_refused(pixels, reason):
     with pytest.raises(ValueError, match=f"^{reason}"):
         eight_bit(Image.fromarray(pixels))
-    assert decoded(encoded(pixels, "TIFF")).startswith(reason)
+    for kind in ("TIFF", "PNG") if pixels.dtype == np.uint16 else ("TIFF",):
+        assert decoded(encoded(pixels, kind)).startswith(reason)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_black_is_black_at_any_depth(dtype):
+    assert not np.asarray(eight_bit(Image.fromarray(np.zeros((8, 8), dtype)))).any()
+    assert not decoded(encoded(np.zeros((8, 8), dtype), "TIFF")).any()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_levels_up_to_255_in_16_bits_are_refused_in_colours_too(channels):
+    dark = png_of_16_bits(np.full((4, 5, channels), 255))
+    with pytest.raises(
+        ValueError, match=r"16 bits per \w+, but no level above 255: save it with 8"
+    ):
+        open_image(dark)
+    assert "no level above 255" in decoded(dark)
+    with pytest.raises(ValueError, match="no level above 255"):
+        open_image(Image.open(io.BytesIO(dark)))
+    levels = np.full((4, 5, channels), 257 * 100)
+    if channels in (2, 4):
+        levels[..., -1] = 65535  # opaque
+    assert np.asarray(open_image(png_of_16_bits(levels))).tolist() == [[[100] * 3] * 5] * 4
+
+
+def png_of_16_bits(levels: np.ndarray) -> bytes:
+    """A PNG of (H, W, channels); Pillow writes none of 16 bits in colour."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    height, width, channels = levels.shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    rows = b"".join(b"\0" + row.tobytes() for row in levels.astype(">u2"))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P", "L"])
@@ -263,6 +321,132 @@ def test_an_error_without_words_is_named_by_its_kind(monkeypatch):
 
     monkeypatch.setattr("fer_helpers.images.crop_and_resize", fail)
     assert decoded(picture(0)) == "MemoryError"
+
+
+# ------------------------------------------------------------------------------------- formats
+
+
+@pytest.mark.parametrize(
+    ("kind", "endings"),
+    [
+        ("JPEG", ".jpg .jpeg .jpe .jfif"),
+        ("PNG", ".png"),
+        ("BMP", ".bmp"),
+        ("WEBP", ".webp"),
+        ("TIFF", ".tif .tiff"),
+        ("GIF", ".gif"),
+        ("AVIF", ".avif"),
+        ("PPM", ".ppm .pgm .pnm"),
+        ("JPEG2000", ".jp2"),
+    ],
+)
+def test_formats_are_known_by_content_and_ending(kind, endings, tmp_path):
+    if kind not in FORMATS:
+        pytest.skip(f"this Pillow has no {kind}")
+    data = encoded(np.full((20, 30), 120, np.uint8), kind)
+    (tmp_path / "misnamed.txt").write_bytes(data)
+    for image in (open_image(data), open_image(tmp_path / "misnamed.txt")):
+        assert (image.mode, image.size) == ("RGB", (30, 20))
+        assert np.abs(np.asarray(image).astype(int) - 120).max() <= 3
+    assert np.abs(decoded(data).astype(int) - 120).max() <= 3
+    assert set(endings.split()) <= set(IMAGE_SUFFIXES)
+    assert all(may_be_image(f"a/B{ending.upper()}") for ending in endings.split())
+
+
+def test_what_may_be_an_image_by_its_name():
+    assert may_be_image("IMG_0001")
+    assert may_be_image("x.y/photo")
+    assert may_be_image("photo.HEIC")
+    assert not may_be_image("photo.jpg.txt")
+    assert not may_be_image("notes.pdf")
+
+
+@pytest.mark.parametrize("kind", ["ICO", "TGA", "PCX", "EPS"])
+def test_other_formats_are_not_opened(kind):
+    data = encoded(np.full((32, 32, 3), 120, np.uint8), kind)
+    assert decoded(data) == "not an image"
+    with pytest.raises(ValueError, match="the file is not an image"):
+        open_image(data)
+
+
+def test_no_program_is_started_for_a_file_that_asks_for_one(tmp_path, monkeypatch):
+    ghostscript = tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # where Pillow has found it before
+    photo = tmp_path / "photo.jpg"
+    photo.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(ValueError, match=r"photo\.jpg is not an image, whatever its name says"):
+        open_image(photo)
+    assert decoded(photo.read_bytes()) == "not an image"
+    assert not (tmp_path / "started").exists()
+
+
+def test_pillow_opens_files_only_in_formats_that_are_named():
+    package = Path(fer_helpers.__file__).parent
+    calls = [
+        line.strip()
+        for path in package.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if "Image.open(" in line
+    ]
+    assert calls
+    assert all("formats=" in call for call in calls)
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"hevc"])
+def test_heic_names_the_package_it_needs(brand, tmp_path, monkeypatch):
+    known = tuple(name for name in FORMATS if name != "HEIF")
+    monkeypatch.setattr("fer_helpers.images.FORMATS", known)
+    photo = tmp_path / "photo.HEIC"
+    photo.write_bytes(b"\0\0\0\x1cftyp" + brand + b"\0\0\0\0mif1heic" + bytes(200))
+    with pytest.raises(ValueError, match=r"photo\.HEIC cannot be .*pip install pillow-heif"):
+        open_image(photo)
+    assert "pip install pillow-heif" in decoded(photo.read_bytes())
+    # Once the package is there, such a file is read again.
+    assert decoded(photo.read_bytes()).startswith(FOR_NOW)
+
+
+# ------------------------------------------------------------------------------ pictures, arrays
+
+
+def test_a_picture_is_turned_by_its_exif_and_stays_as_it_is():
+    pixels = np.zeros((20, 40), np.uint8)
+    pixels[:, 30:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held turned by a quarter
+    picture = Image.open(io.BytesIO(encoded(pixels, exif=exif)))
+    for _ in range(2):
+        image = open_image(picture)
+        np.testing.assert_array_equal(np.asarray(image)[..., 0], np.rot90(pixels, -1))
+        assert picture.size == (40, 20)
+        assert picture.getexif()[0x0112] == 6
+    np.testing.assert_array_equal(decode([picture], 20, (0, 0, 1, 0.5))[0][..., 0], 0)
+
+
+def test_arrays_are_grey_or_rgb_or_have_opacity():
+    grey = noise(6, 5)
+    for array in (grey, grey[..., None], grey.astype(float), (grey - 0.4).clip(0)):
+        np.testing.assert_array_equal(np.asarray(open_image(array)), np.stack([grey] * 3, axis=2))
+    colour = np.stack([grey, grey // 2, 255 - grey], axis=2)
+    np.testing.assert_array_equal(np.asarray(open_image(colour)), colour)
+    opacity = np.zeros((6, 5, 1), np.uint8)
+    opacity[:3] = 255
+    image = np.asarray(open_image(np.concatenate([colour, opacity], axis=2)))
+    np.testing.assert_array_equal(image[:3], colour[:3])
+    assert (image[3:] == 255).all()
+    np.testing.assert_array_equal(decode([colour], 5)[0], crop_and_resize(open_image(colour), 5))
+
+
+def test_pictures_and_arrays_of_too_many_pixels_are_refused_like_files(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    array = np.zeros((3, 7), np.uint8)
+    for source in (array, Image.fromarray(array), encoded(array)):
+        with pytest.raises(ValueError, match="has more than 0 million pixels"):
+            open_image(source)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # no limit
+    assert open_image(array).size == (7, 3)
 
 
 # -------------------------------------------------------------------------------------- copies

@@ -1,5 +1,7 @@
 """Label rows: encoding, decoding, separating."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,9 +15,11 @@ from fer_helpers.labels import (
     age_class,
     check_dataset,
     check_task,
+    class_index,
     decode_labels,
     encode_labels,
     separate_category,
+    short_name,
 )
 
 CLASSES = {"emotion": [3, -1, 0], "gender": [0, 1, 2], "race": [-1, -1, 2], "age": [4, 0, -1]}
@@ -140,7 +144,7 @@ def test_known_names_are_returned():
             lambda: encode_labels({"race": [0, 3, 4]}),
             "^race label 3 is out of range: 0 to 2, or -1 for not labelled$",
         ),
-        (lambda: encode_labels({"age": np.array(["2"])}), "age labels must be whole numbers"),
+        (lambda: encode_labels({"emotion": ["2"]}), "unknown emotion '2': a number does not say"),
         (lambda: decode_labels(np.zeros((4, 17))), r"\(N, 18\), not \(4, 17\)"),
         (lambda: decode_labels(np.zeros(18)), r"\(N, 18\), not \(18,\)"),
         (lambda: separate_category(np.zeros((2, 18, 1))), r"\(N, 18\), not \(2, 18, 1\)"),
@@ -150,7 +154,7 @@ def test_known_names_are_returned():
         (lambda: separate_category(np.zeros((4, 18)), "FER2014"), "unknown dataset 'FER2014'"),
         (
             lambda: check_dataset("fer"),
-            "^unknown dataset 'fer': choose one of SAMPLE, FER, RAFDB, UTKFACE$",
+            "^unknown dataset 'fer': .* the names are SAMPLE, FER, RAFDB, UTKFACE$",
         ),
     ],
 )
@@ -162,3 +166,75 @@ def test_bad_labels_are_named(call, message):
 def test_a_missing_age_is_no_class():
     assert age_class(np.array([30, np.nan, -1, 0, 70])).tolist() == [2, -1, -1, 0, 4]
     assert age_class([-0.5, 0.5, 3.9, 4]).tolist() == [-1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("FER", "FER"), ("/data/my.faces", "my.faces"), ("a/faces.zip", "faces"),
+        ("a/b/", "b"), ("people.CSV", "people"), (Path("a") / ".." / "c", "c"),
+    ],
+)  # fmt: skip
+def test_names_for_files(dataset, name):
+    assert short_name(dataset) == name
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_class_is_known_by_its_own_name(task):
+    for index, name in enumerate(TASKS[task]):
+        for word in (name, name.upper(), f" {name} "):
+            assert class_index(task, word) == index
+
+
+@pytest.mark.parametrize(
+    ("task", "words", "index"),
+    [
+        ("emotion", ["surprised", "Astonished", "0_Surprise"], 0),
+        ("emotion", ["afraid", "scared", "FEARFUL", "2-fear"], 1),
+        ("emotion", ["disgusted", "1 disgust"], 2),
+        ("emotion", ["happy", "Joy", "3_happy", "smiling"], 3),
+        ("emotion", ["sad", "Sad_"], 4),
+        ("emotion", ["angry", "0angry", "Angry2"], 5),
+        ("emotion", ["calm", "6_neutral"], 6),
+        ("gender", ["man", "M", "boy"], 0),
+        ("gender", ["woman", "F", "female"], 1),
+        ("race", ["white"], 0),
+        ("race", ["Black", "African American", "african_american"], 1),
+        ("race", ["East Asian"], 2),
+        ("age", ["0", "3", "3.9", "0-2"], 0),
+        ("age", ["4", "19.99", "10-19", "4 – 19"], 1),
+        ("age", ["20", "20-29", "30 to 39", "25_32"], 2),
+        ("age", ["40", "69", "60-69"], 3),
+        ("age", ["70", "116", "70 +", "75-79"], 4),
+        ("emotion", ["", " ", "NaN", "None"], -1),
+    ],
+)
+def test_words_that_people_use(task, words, index):
+    assert [class_index(task, word) for word in words] == [index] * len(words)
+
+
+@pytest.mark.parametrize(
+    ("task", "word", "said"),
+    [
+        (
+            "emotion",
+            "contempt",
+            "unknown emotion 'contempt': the known words are surprise, surpris",
+        ),
+        ("emotion", "3", "unknown emotion '3': a number does not say which class it is; the known"),
+        ("gender", "0", "unknown gender '0': a number does not say"),
+        ("race", "Indian", "unknown race 'Indian': the known words are caucasian, white"),
+        ("age", "10-29", "unknown age '10-29': the known words are 0-3, 4-19, .*, or years"),
+        ("age", "-5", "unknown age '-5'"),
+        ("age", "old", "unknown age 'old'"),
+    ],
+)
+def test_words_that_say_no_class(task, word, said):
+    with pytest.raises(ValueError, match=said):
+        class_index(task, word)
+
+
+def test_words_are_encoded_as_indices_are():
+    words = {"emotion": ["Happy", "", "afraid", None], "age": np.array(["25", "", "70+", "3"])}
+    indices = {"emotion": [3, -1, 1, -1], "age": [2, -1, 4, 0]}
+    np.testing.assert_array_equal(encode_labels(words), encode_labels(indices))

@@ -13,5 +13,5 @@ def test_every_good_file_is_predicted_and_every_bad_one_listed(tmp_path):
     assert "million pixels" in reasons["huge"]
     assert "cannot be read" in reasons["truncated"]
     assert "not an image" in reasons["text"]
-    assert "not an image" in reasons["empty"]
+    assert "an empty file" in reasons["empty"]
     assert peak < 2000

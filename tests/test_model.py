@@ -1,6 +1,8 @@
 """The backbones, their heads, and loading weights from elsewhere."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -191,17 +193,68 @@ def test_shipped_weights_have_the_temperatures_of_their_card():
     assert temperatures(network) == pytest.approx([said[task] for task in OUTPUTS], rel=1e-6)
 
 
-@pytest.mark.parametrize("dataset_name", ["SAMPLE", "FER", "UTKFACE"])
-def test_shipped_weights_are_small_and_need_no_network(dataset_name, monkeypatch):
+@pytest.fixture
+def offline(monkeypatch):
+    """No connection may be opened."""
+
     def refuse(*_):
         raise AssertionError("the network was asked for")
 
     monkeypatch.setattr("socket.socket.connect", refuse)
+
+
+@pytest.mark.parametrize("dataset_name", ["SAMPLE", "FER", "UTKFACE", "RAFDB"])
+@pytest.mark.usefixtures("offline")
+def test_shipped_weights_are_small_and_need_no_network(dataset_name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without results of one's own
     model = get_model(pretrained=True, dataset_name=dataset_name)
     faces = np.zeros((1, 48, 48, 1), np.float32)
     assert all(np.isfinite(output).all() for output in model.predict_on_batch(faces))
     files = (Path(fer_helpers.__file__).parent / "pretrained").glob("*.h5")
     assert all(file.stat().st_size < 12e6 for file in files)
+
+
+@pytest.mark.usefixtures("offline")
+def test_rafdb_is_the_owners_network_or_the_shipped_one_with_a_word(
+    small, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    shipped = [load_model("RAFDB"), get_model(pretrained=True, dataset_name="RAFDB")]
+    wanted = load_model("FER").get_weights()
+    for model in shipped:
+        for found, weights in zip(model.get_weights(), wanted, strict=True):
+            np.testing.assert_array_equal(found, weights)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()  # once, however often it is loaded
+    assert "have not seen RAF-DB" in line
+    assert "python -m fer_helpers train --dataset RAFDB" in line
+    own = tmp_path / "results" / "RAFDB" / "model.keras"
+    own.parent.mkdir(parents=True)
+    small.save(own)
+    for model in (load_model("RAFDB"), get_model(pretrained=True, dataset_name="RAFDB")):
+        assert model.count_params() == small.count_params()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import fer_helpers; import keras",
+        "import keras; import fer_helpers",
+        "from fer_helpers import predict; import keras",
+    ],
+)
+def test_keras_itself_loads_our_files_in_any_order_of_imports(imports, small, tmp_path):
+    compile_model(small).save(tmp_path / "model.keras")
+    code = f"{imports}; keras.saving.load_model('model.keras').loss['age_output'].get_config()"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_other_faces_get_the_network_that_knows_real_ones(tmp_path):
+    model = get_model(pretrained=True, dataset_name=str(tmp_path))
+    for ours, shipped in zip(model.get_weights(), load_model("FER").get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, shipped)
 
 
 def test_wrong_names_and_missing_weights_say_the_way_out(tmp_path):
@@ -217,11 +270,6 @@ def test_wrong_names_and_missing_weights_say_the_way_out(tmp_path):
         get_model(pretrained=True, dataset_name="SAMPLE", backbone="paper")
     with pytest.raises(ValueError, match="which cannot be 'compact'"):
         get_model(pretrained=True, dataset_name="FER", backbone="compact")
-    with pytest.raises(
-        FileNotFoundError,
-        match=r"do not allow it.*train --dataset RAFDB' starts from.* results/RAFDB/model\.keras",
-    ):
-        get_model(pretrained=True, dataset_name="RAFDB")
     with pytest.raises(FileNotFoundError, match="no weights at"):
         load_model(tmp_path / "none.keras")
     (tmp_path / "weights.pkl").write_bytes(b"")

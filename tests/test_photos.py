@@ -1,16 +1,33 @@
 """From files and photos to faces and their predictions."""
 
+import io
+import re
+import tracemalloc
 from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from skimage import data
 
 from fer_helpers import photos
+from fer_helpers.datasets.faces import note
+from fer_helpers.images import crop_and_resize
 from fer_helpers.model import build_model
-from fer_helpers.photos import TEMPLATE, _align, image_files, open_photo, predict_crops
+from fer_helpers.photos import (
+    TEMPLATE,
+    _align,
+    find_faces,
+    image_files,
+    open_photo,
+    predict_crops,
+    predict_photo,
+    predict_photos,
+)
 from fer_helpers.prediction import predict
+from trees import png_claiming, write
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +58,235 @@ def test_crops_of_any_kind_are_read_and_bad_ones_listed(model, images, tmp_path)
 
 def test_paths_without_images_are_named(tmp_path):
     (tmp_path / "._photo.jpg").write_bytes(b"what a Mac keeps beside a photo")
-    with pytest.raises(FileNotFoundError, match="holds no image"):
+    with pytest.raises(ValueError, match=r"holds no image$"):
         image_files([tmp_path])
-    with pytest.raises(FileNotFoundError, match="no file or folder"):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"holds no image \(1 file ignored, .*: notes\.txt\)"):
+        image_files(tmp_path)
+    with pytest.raises(ValueError, match="no file or folder"):
         image_files([tmp_path / "none"])
+
+
+def test_every_file_of_a_folder_is_predicted_listed_or_counted(model, images, tmp_path, capsys):
+    good = ("a.JPG", "b.jfif", "c", "sub/d.pgm", "e.heic")
+    bad = ("README", "f.png")
+    ignored = ("notes.txt", "old.jpg.bak", ".hidden.png", "sub/.git/HEAD", "sub/list.csv", "z.mp4")
+    usual = (".DS_Store", "._a.JPG", "sub/.DS_Store")
+    face = io.BytesIO()
+    Image.fromarray(images[0, :, :, 0]).save(face, "PNG")
+    contents = dict.fromkeys(good, face.getvalue()) | dict.fromkeys((*bad, *ignored, *usual), b"no")
+    write(tmp_path, contents)
+    (tmp_path / "sub" / "again").symlink_to(tmp_path)  # a circle
+    table = predict_crops(model, tmp_path)
+    rows = table.assign(
+        path=[Path(path).relative_to(tmp_path).as_posix() for path in table["path"]]
+    )
+    assert rows.loc[rows["error"] == "", "path"].tolist() == sorted(good)
+    assert rows.loc[rows["error"] != "", "path"].tolist() == sorted(bad)
+    error = capsys.readouterr().err
+    names = ".hidden.png, notes.txt, old.jpg.bak, sub/.git/HEAD, sub/list.csv, ..."
+    ending = "6 files ignored, hidden or without the ending of an image: "
+    assert error == f"{tmp_path}: {ending}{names}\n"
+
+
+def test_links_to_folders_are_followed(images, tmp_path):
+    Image.fromarray(images[0, :, :, 0]).save(write(tmp_path, {"real/x.txt": ""}) / "real/a.png")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "linked").symlink_to(tmp_path / "real")
+    assert image_files(tmp_path / "photos") == [tmp_path / "photos" / "linked" / "a.png"]
+
+
+# ------------------------------------------------------------------------- every door, every input
+
+ASTRONAUT = data.astronaut()[:200, 130:330]  # her face, and little else
+SINGLE, SEVERAL = (find_faces, predict_photo), (predict_photos, predict_crops)
+
+
+def encoded(picture: np.ndarray | Image.Image, kind: str = "PNG", **options) -> bytes:
+    stream = io.BytesIO()
+    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(Image.fromarray(ASTRONAUT).rotate(90), exif=exif)
+
+
+def closed(folder: Path) -> Image.Image:
+    with Image.open(folder / "face.png") as picture:
+        return picture
+
+
+GREY = np.asarray(Image.fromarray(ASTRONAUT).convert("L"))
+GOOD = {
+    "path": lambda folder: folder / "face.png",
+    "str": lambda folder: str(folder / "face.png"),
+    "wrong ending": lambda folder: folder / "face.txt",
+    "bytes": lambda _: encoded(ASTRONAUT),
+    "memoryview": lambda _: memoryview(encoded(ASTRONAUT)),
+    "bytearray": lambda _: bytearray(encoded(ASTRONAUT)),
+    "turned bytes": lambda _: turned(),
+    "turned picture": lambda _: Image.open(io.BytesIO(turned())),
+    "16 bits": lambda _: encoded(GREY.astype(np.uint16) * 257),
+    **{
+        f"picture {mode}": lambda _, mode=mode: Image.fromarray(ASTRONAUT).convert(mode)
+        for mode in ("RGB", "L", "RGBA", "LA", "P", "CMYK", "YCbCr", "HSV")
+    },
+    "picture I;16": lambda _: Image.fromarray(GREY.astype(np.uint16) * 257),
+    "lazy picture": lambda folder: Image.open(folder / "face.png"),
+    "(H, W)": lambda _: GREY,
+    "(H, W, 1)": lambda _: GREY[..., None],
+    "(H, W, 3)": lambda _: ASTRONAUT,
+    "(H, W, 4)": lambda _: np.dstack([ASTRONAUT, np.full(GREY.shape, 255, np.uint8)]),
+    "not contiguous": lambda _: ASTRONAUT[:, ::-1].transpose(0, 1, 2)[:, ::-1],
+    "float32": lambda _: ASTRONAUT.astype(np.float32),
+    "float16": lambda _: ASTRONAUT.astype(np.float16),
+    "int64": lambda _: ASTRONAUT.astype(np.int64),
+}
+BAD = {
+    "none": (lambda _: None, "give .* not a NoneType|NoneType cannot be read .*give"),
+    "number": (lambda _: 5, "not a int|type int cannot be read .*give"),
+    "open file": (lambda _: io.BytesIO(encoded(ASTRONAUT)), "type BytesIO cannot|not a BytesIO"),
+    "missing": (lambda folder: folder / "none.jpg", "No such file"),
+    "missing str": (lambda _: "none.jpg", "No such file"),
+    "empty str": (lambda _: "", "No such file|cannot be read"),
+    "null character": (lambda _: "a\0b.jpg", "null"),
+    "text file": (lambda folder: folder / "text.jpg", "not an image"),
+    "empty file": (lambda folder: folder / "empty.jpg", "an empty file"),
+    "empty bytes": (lambda _: b"", "an empty file"),
+    "text": (lambda _: b"some text", "not an image"),
+    "truncated": (lambda _: encoded(ASTRONAUT)[:9000], "truncated"),
+    "many pixels": (lambda _: png_claiming(60_000), "million pixels|decompression bomb"),
+    "closed picture": (lambda folder: closed(folder), "."),
+    "picture F": (lambda _: Image.fromarray(GREY.astype(np.float32)), "floating-point numbers"),
+    "picture I": (lambda _: Image.fromarray(GREY.astype(np.int32)), "no level above 255"),
+    "8 in 16 bits": (lambda _: encoded(GREY.astype(np.uint16)), "16 bits per pixel, but no level"),
+    "0 to 1": (lambda _: ASTRONAUT / 255, "multiply by 255"),
+    "bool": (lambda _: GREY > 100, "multiply by 255"),
+    "NaN": (lambda _: np.where(GREY > 100, np.nan, 9.0), "finite and from 0 to 255"),
+    "negative": (lambda _: GREY.astype(float) - 128, "finite and from 0 to 255, found -12"),
+    "above 255": (lambda _: GREY.astype(np.uint16) * 257, "from 0 to 255, found .* to 65"),
+    "one row": (lambda _: GREY[0], r"\(H, W, 1\).*, not \(200,\)"),
+    "two channels": (lambda _: ASTRONAUT[..., :2], r"not \(200, 200, 2\)"),
+    "(N, H, W)": (lambda _: np.stack([GREY] * 5), r"not \(5, 200, 200\)"),
+    "no rows": (lambda _: ASTRONAUT[:0], r"not \(0, 200, 3\)"),
+    "scalar": (lambda _: np.array(5), r"not \(\)"),
+    "no array": (lambda _: np.array(None), r"not \(\)"),
+    "complex": (lambda _: GREY * 1j, "must be numbers from 0 to 255"),
+    "dates": (lambda _: np.zeros((9, 9), "datetime64[s]"), "must be numbers from 0 to 255"),
+    "records": (lambda _: np.zeros((9, 9), [("a", int)]), "must be numbers from 0 to 255"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    tree = {"face.png": encoded(ASTRONAUT), "face.txt": encoded(ASTRONAUT), "text.jpg": "no"}
+    return write(tmp_path_factory.mktemp("photos"), tree | {"empty.jpg": ""})
+
+
+def enter(door, model, image):
+    return door(image) if door is find_faces else door(model, image)
+
+
+@pytest.mark.parametrize("kind", GOOD)
+@pytest.mark.parametrize("door", [*SINGLE, *SEVERAL])
+def test_every_door_takes_every_kind_of_image(door, kind, model, folder):
+    image = GOOD[kind](folder)
+    result = enter(door, model, image)
+    if door in SINGLE:
+        crops, boxes = result
+        assert len(crops) == len(boxes) == 1
+        return
+    name = str(image) if "face" in str(image) else "image 0"
+    assert result[["path", "error"]].to_numpy().tolist() == [[name, ""]]
+    if door is predict_crops:  # however it is given, it is the same face
+        wanted = predict(model, crop_and_resize(Image.fromarray(GREY), 48)[None])["emotion"][0]
+        np.testing.assert_allclose(result.iloc[0, 2:9].astype(float), wanted, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("door", [*SINGLE, *SEVERAL])
+def test_every_door_says_what_is_wrong_with_an_image(door, kind, model, folder):
+    make, words = BAD[kind]
+    if door in SEVERAL and not isinstance(make(folder), None | int | io.BytesIO):
+        table = enter(door, model, make(folder))
+        assert len(table) == 1
+        assert re.search(words, table["error"][0])
+        assert "emotion" not in table or table["emotion"].isna().all()
+    else:
+        with pytest.raises(ValueError, match=words):
+            enter(door, model, make(folder))
+
+
+@pytest.mark.parametrize("door", SEVERAL)
+def test_a_list_may_mix_everything_and_bad_ones_do_not_stop_the_others(door, model, folder):
+    images = [
+        *(folder / "face.png", None, encoded(ASTRONAUT), "none.jpg", ASTRONAUT / 255),
+        *(folder, Image.fromarray(ASTRONAUT), [ASTRONAUT], folder / "text.jpg"),
+    ]
+    table = door(model, images)
+    inside = [(str(folder / name), name == "face.png") for name in ("empty.jpg", "face.png")]
+    inside.append((str(folder / "text.jpg"), False))
+    assert list(zip(table["path"], table["error"] == "", strict=True)) == [
+        *((str(folder / "face.png"), True), ("image 1", False), ("image 2", True)),
+        *(("none.jpg", False), ("image 4", False), *inside, ("image 6", True)),
+        *(("image 7", False), (str(folder / "text.jpg"), False)),
+    ]
+    good = table[table["error"] == ""]
+    assert good["emotion"].nunique() == 1
+    assert good["emotion"].notna().all()
+
+
+@pytest.mark.parametrize("door", SEVERAL)
+def test_several_images_come_as_a_folder_a_stack_or_anything_to_go_through(door, model, folder):
+    table = door(model, folder)
+    names = [str(folder / name) for name in ("empty.jpg", "face.png", "text.jpg")]
+    assert table["path"].tolist() == names
+    wanted = table.iloc[1, 2:9].astype(float).to_numpy()
+    stack = np.stack([ASTRONAUT] * 2)
+    paths = [names[1]] * 2
+    for images in (stack, tuple(stack), pd.Series(paths), np.array(paths), (p for p in paths)):
+        rows = door(model, images)
+        assert (rows["error"] == "").all()
+        np.testing.assert_allclose(rows.iloc[:, 2:9].astype(float), [wanted] * 2, atol=1e-5)
+    for nothing in ([], stack[:0], iter(())):
+        with pytest.raises(ValueError, match="no image to predict"):
+            door(model, nothing)
+    (folder / "inside").mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match="inside holds no image"):
+        door(model, folder / "inside")
+
+
+@pytest.mark.parametrize("door", SINGLE)
+def test_one_photo_is_not_a_folder_or_a_list(door, model, folder):
+    with pytest.raises(ValueError, match=r"it is a folder: give one file, or .* predict_photos"):
+        enter(door, model, folder)
+    with pytest.raises(ValueError, match="type list cannot be read as an image"):
+        enter(door, model, [ASTRONAUT])
+
+
+def test_a_crop_in_which_no_face_is_found_is_told_how_crops_are_predicted(model, capsys):
+    grey = np.full((480, 480), 128, np.uint8)
+    table = predict_photos(model, [grey[:48, :48], grey, grey[:99, :20]])
+    assert table["error"].tolist() == [
+        "no face found in 48 × 48 pixels: if this is one face already cut out, use --no-detect "
+        "(predict_crops in Python)",
+        "no face found",
+        table["error"][0].replace("48 × 48", "20 × 99"),
+    ]
+    capsys.readouterr()
+    note.cache_clear()
+    crops, table = predict_photo(model, grey[:48, :48])
+    assert len(crops) == len(table) == 0
+    assert "predict_crops in Python" in capsys.readouterr().err
+    predict_photo(model, grey)
+    assert capsys.readouterr().err == ""
+
+
+# ------------------------------------------------------------------------------------ finding faces
 
 
 def test_a_face_is_turned_upright_and_framed():
@@ -55,8 +297,7 @@ def test_a_face_is_turned_upright_and_framed():
     photo = np.zeros((400, 400), np.uint8)
     for x, y in points:
         photo[int(y) - 4 : int(y) + 5, int(x) - 4 : int(x) + 5] = 255
-    names = ("left_eye", "right_eye", "mouth_left", "mouth_right")
-    crop = _align(Image.fromarray(photo), dict(zip(names, points, strict=True)), 1.0)[:, :, 0]
+    crop = _align(Image.fromarray(photo), points)[:, :, 0]
     for x, y in TEMPLATE * 48:
         assert crop[int(y), int(x)] > 100
     assert crop[40:, :8].max() < 30
@@ -72,18 +313,15 @@ def test_template_is_where_fer2013_has_eyes_and_mouth():
     np.testing.assert_allclose(right_mouth, [1 - left_mouth[0], left_mouth[1]])
 
 
-def test_faces_of_a_large_photo_lie_where_they_are_the_largest_first(monkeypatch):
-    def face(x, y, side, confidence=0.99):
-        points = (TEMPLATE * side + [x, y]).tolist()
-        keypoints = dict(zip(photos.KEYPOINTS, points, strict=True))
-        return {"box": [x, y, side, side], "confidence": confidence, "keypoints": keypoints}
+def test_each_face_is_cropped_by_its_own_eyes_and_mouth(monkeypatch):
+    def face(left, top, side):
+        row = dict(left=left, top=top, right=left + side, bottom=top + side, confidence=0.99)
+        for name, (x, y) in zip(photos.KEYPOINTS, TEMPLATE * side + [left, top], strict=True):
+            row |= {f"{name}_x": x, f"{name}_y": y}
+        return row
 
-    class Detector:
-        def detect_faces(self, pixels):
-            assert pixels.shape == (640, 1280, 3)  # half the photo
-            return [face(100, 50, 60), face(600, 200, 200), face(0, 0, 300, confidence=0.8)]
-
-    monkeypatch.setattr(photos, "_detector", Detector)
+    rows = pd.DataFrame([face(1200, 400, 400), face(200, 100, 120)])
+    monkeypatch.setattr(photos, "detect", lambda photo: rows)
     photo = np.zeros((1280, 2560, 3), np.uint8)
     photo[400:800, 1200:1600] = 200
     crops, boxes = photos.find_faces(photo)
@@ -91,15 +329,6 @@ def test_faces_of_a_large_photo_lie_where_they_are_the_largest_first(monkeypatch
     assert sides == [[1200, 400, 1600, 800], [200, 100, 320, 220]]
     assert crops[0].mean() > 190
     assert crops[1].mean() < 10
-
-
-def test_finding_faces_on_another_backend_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(photos.keras.backend, "backend", lambda: "jax")
-    photos._detector.cache_clear()
-    with pytest.raises(ValueError, match="set KERAS_BACKEND=tensorflow"):
-        photos.find_faces(np.zeros((60, 60, 3), np.uint8))
-    with pytest.raises(ValueError, match="set KERAS_BACKEND=tensorflow"):
-        photos.predict_photos(None, [Path("not_even_looked_at.jpg")])
 
 
 def test_photos_are_opened_the_right_way_up(tmp_path):
@@ -112,3 +341,16 @@ def test_photos_are_opened_the_right_way_up(tmp_path):
     (tmp_path / "text.jpg").write_text("no")
     with pytest.raises(ValueError, match=r"text\.jpg is not an image, whatever"):
         open_photo(tmp_path / "text.jpg")
+
+
+def test_many_photos_take_the_memory_of_their_rows(monkeypatch):
+    row = pd.DataFrame([{f"number{place}": 0.5 for place in range(20)}])
+    monkeypatch.setattr(photos, "open_photo", lambda path: None)
+    monkeypatch.setattr(photos, "predict_photo", lambda *_: (None, row.copy()))
+    paths = [f"{number}.jpg" for number in range(3000)]
+    tracemalloc.start()
+    table = photos.predict_photos(None, paths)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert table["path"].tolist() == paths
+    assert peak < 3000 * 4000  # bytes; as tables of one row each they take 7,000

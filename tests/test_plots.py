@@ -117,6 +117,9 @@ def drawn(sample_test, tmp_path):
         "reliability": plots.reliability(emotion, true),
         "prediction": plots.prediction(X[0], emotion[0], "fear"),
         "photo": plots.photo(X[0, :, :, 0], pd.DataFrame([face, face])),
+        "emotions_over_time": plots.emotions_over_time(
+            pd.DataFrame([face | {"seconds": 0}, face | {"seconds": 1}]), "clip.mp4"
+        ),
         "looked_at": plots.looked_at(X[0], heat, "fear"),
         "attention": plots.attention(X[:2], [heat, heat], ["fear", "anger"]),
         "arms": figures.arms(
@@ -162,3 +165,21 @@ def test_typical_is_the_median_and_confusion_counts_by_row():
     figure = plots.confusion_matrix(counts, "task")
     shown = np.ravel(figure.axes[0].collections[0].get_array())
     assert shown.tolist() == [0.75, 0.25, 0, 1]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_all_of_a_confusion_is_inside_the_figure(task):
+    names = TASKS[task]
+    counts = pd.DataFrame(np.eye(len(names)), index=names, columns=names)
+    with mpl.rc_context(mpl.rcParamsDefault):  # the command sets no style
+        figure = plots.confusion_matrix(counts, task)
+        figure.canvas.draw()
+        axes = figure.axes[0]
+        words = [axes.title, axes.xaxis.label, axes.yaxis.label]
+        words += [*axes.get_xticklabels(), *axes.get_yticklabels()]
+        assert [word.get_text() for word in words[3:]] == [*names, *names]
+        for word in words:
+            box = word.get_window_extent()
+            assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1, word
+            assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1, word
+    plt.close(figure)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from fer_helpers.evaluation import expected_calibration_error
 from fer_helpers.labels import TASKS, encode_labels
@@ -92,6 +93,15 @@ def test_calibration_finds_the_temperature_that_makes_confidence_match_accuracy(
     assert calibrate(network, X, y) == pytest.approx(temperatures, rel=1e-3)
 
 
+def test_stacks_without_channels_and_lists_are_unambiguous(model, images):
+    wanted = predict(model, images)["emotion"]
+    grey = images[..., 0]
+    for others in (grey, list(images), tuple(grey), [Image.fromarray(face) for face in grey]):
+        np.testing.assert_array_equal(predict(model, others, batch_size=5)["emotion"], wanted)
+    cut = predict(model, grey.astype(float), batch_size=2)["emotion"]
+    np.testing.assert_allclose(cut, wanted, atol=1e-5)
+
+
 def test_no_images_give_empty_arrays(model, images):
     assert predict(model, images[:0])["emotion"].shape == (0, 7)
 
@@ -99,7 +109,21 @@ def test_no_images_give_empty_arrays(model, images):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (np.zeros((2, 48, 48)), r"images must be \(N"),
+        (np.zeros((48, 48)), r"images must be grey, \(N, 48, 48, 1\), not \(48, 48\): put a"),
+        (np.zeros((48, 48, 1)), "put a single one into a list"),
+        (np.zeros((2, 48, 48, 3)), "predict_crops takes files, any size, and colours"),
+        (np.zeros((2, 64, 64, 1)), "predict_crops takes files, any size"),
+        (Image.new("L", (48, 48)), r"not \(48, 48\)"),
+        (Image.new("RGB", (48, 48)), "predict_crops"),
+        ([np.zeros((48, 48)), np.zeros((50, 50))], "differ in size or kind: predict_crops takes"),
+        ([], r"not \(0,\)"),
+        ("face.png", "predict_crops takes files"),
+        (["face.png"], "predict_crops takes files"),
+        (None, "images must be grey"),
+        (np.full((1, 48, 48, 1), "a"), "must be numbers from 0 to 255, not <U1"),
+        (np.full((1, 48, 48, 1), None), "must be numbers from 0 to 255, not object"),
+        (np.full((1, 48, 48, 1), 1j), "must be numbers from 0 to 255, not complex128"),
+        (np.full((1, 48, 48, 1), -1), "from 0 to 255"),
         (np.full((1, 48, 48, 1), np.nan), "finite"),
         (np.full((1, 48, 48, 1), 300.0), "from 0 to 255"),
         (np.full((1, 48, 48, 1), 0.5), "multiply by 255"),

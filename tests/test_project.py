@@ -143,7 +143,7 @@ def test_backends_are_known_in_few_places():
     pattern = re.compile(r"^\s*(?:import|from) (?:jax|tensorflow)\b", re.M)
     modules = (ROOT / "fer_helpers").rglob("*.py")
     found = {module.name for module in modules if pattern.search(module.read_text())}
-    assert found == {"backend.py", "distributed.py", "export.py"}
+    assert found == {"backend.py", "detection.py", "distributed.py", "export.py"}
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "data/README.md"])
@@ -189,18 +189,18 @@ def test_the_reader_in_contributing_reads(tmp_path):
     code = textwrap.dedent(re.search(r"```python\n(   \"\"\"My faces.*?)```", text, re.DOTALL)[1])
     names = {}
     exec(code, names)
-    for emotion in ("anger", "Happiness", "glee"):
-        (tmp_path / emotion).mkdir()
-        Image.new("L", (60, 60)).save(tmp_path / emotion / "0001.jpg")
+    for word in ("anger", "Happy"):
+        Image.new("L", (60, 60)).save(tmp_path / f"{word}_0001.jpg")
+    (tmp_path / "sad_0002.jpg").write_bytes(b"no image")
     with Source(tmp_path) as source:
         faces = names["read"](source, 48)
     assert faces.images.shape == (2, 48, 48, 1)
     emotions = {
-        path.split("/")[0]: row.argmax()
+        path.split("_")[0]: row.argmax()
         for path, row in zip(faces.paths, faces.labels, strict=True)
     }
-    assert emotions == {"anger": 5, "Happiness": 3}
-    assert faces.skipped == [("glee/0001.jpg", "its folder is no emotion")]
+    assert emotions == {"anger": 5, "Happy": 3}
+    assert faces.skipped == [("sad_0002.jpg", "not an image")]
 
 
 @pytest.mark.parametrize(

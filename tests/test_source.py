@@ -31,7 +31,7 @@ def test_zip_beside_what_was_unpacked_from_it_is_read_once(tmp_path, capsys):
     faces = read_dataset("FER", data_dir=tmp_path)
     assert len(faces) == 21
     assert not any("zip" in path for path in faces.paths)
-    assert "21 files are there twice" in capsys.readouterr().err
+    assert "21 files ignored, copies of others" in capsys.readouterr().err
 
 
 BAD_FILES = {
@@ -102,7 +102,7 @@ def test_names_in_a_zip_cannot_leave_it(tmp_path):
     tree = {f"../../{name}": content for name, content in fer_tree().items()}
     write(tmp_path / "in/FER", {"a.zip": zipped(tree | {"/etc/evil.jpg": picture(0)})})
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ValueError, match="none of 1 images can be used"):
+    with pytest.raises(ValueError, match=r"a\.zip/etc: unknown emotion 'etc'"):
         read_dataset("FER", data_dir=tmp_path / "in")
     assert [path for path in sorted(tmp_path.rglob("*")) if path.name != ".cache"] == before
 

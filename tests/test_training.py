@@ -221,12 +221,12 @@ def test_all_faces_but_drawn_ones_are_augmented(name, given, asked):
 
 
 def test_train_looks_where_it_is_told(monkeypatch, tmp_path):
-    def load(name, data_dir):
-        raise FileNotFoundError(f"no {name} in {data_dir}")
+    def load(name, data_dir, labels, ignore):
+        raise FileNotFoundError(f"no {name} in {data_dir}, {labels}, {ignore}")
 
     monkeypatch.setattr(training, "load_training_data", load)
-    with pytest.raises(FileNotFoundError, match=f"no FER in {tmp_path}"):
-        train("FER", data_dir=tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"no FER in {tmp_path}, ferplus, sad"):
+        train("FER", data_dir=tmp_path, labels="ferplus", ignore="sad")
 
 
 def test_a_run_with_another_seed_is_not_mixed_in(given, tmp_path):

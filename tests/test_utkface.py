@@ -30,7 +30,8 @@ def test_utkface(tmp_path, capsys, zip_it):
     said = capsys.readouterr().err
     assert "1 names lack the race" in said
     assert "39_1_2017" in said
-    assert "1 files are there twice" in said
+    assert "1 files ignored, copies of others; first" in said
+    assert faces.ignored[0][0].endswith(f"crop_part1/{UTK_FILES[0]}")
 
 
 def test_utkface_split_and_labels_go_with_the_name_past_a_damaged_file(tmp_path):
@@ -73,7 +74,7 @@ def test_utkface_malformed_names_are_listed(tmp_path):
 def test_utkface_without_one_good_name(tmp_path):
     write(tmp_path / "UTKFACE", {"holiday.jpg": picture(0)})
     with pytest.raises(
-        ValueError, match=r"none of 1 images is named like UTKFace's; first holiday\.jpg"
+        ValueError, match=r"none of 1 images is named like UTKFace's chips; first holiday\.jpg"
     ):
         read_dataset("UTKFACE", data_dir=tmp_path)
 
@@ -83,7 +84,9 @@ def test_utkface_splits_keep_a_minute_together():
                for h in range(24) for i in range(0, 60, 7)]  # fmt: skip
     share = np.mean([utkface.in_validation(minute) for minute in minutes])
     assert 0.09 < share < 0.11
-    stamps = [utkface.parse_name(f"20_0_0_20170109142{s}.jpg")[3] for s in ("408075", "459999")]
+    stamps = [
+        utkface.parse_name(f"20_0_0_20170109142{s}.jpg.chip.jpg")[3] for s in ("408075", "459999")
+    ]
     assert stamps == ["201701091424"] * 2
     assert utkface.in_validation("201701091424") is False  # the same in every session
 
@@ -93,3 +96,41 @@ def test_utkface_window_mirrors_its_top():
     out = crop_and_resize(Image.fromarray(rows), 200, utkface.CROP)[..., 0]
     np.testing.assert_array_equal(out[20:], rows[:180])
     np.testing.assert_array_equal(out[:20], rows[:20][::-1])
+
+
+def test_utkface_in_the_wild_is_no_face(tmp_path):
+    wild = "20_0_0_20170109142408075.jpg"
+    write(tmp_path / "UTKFACE", {wild: picture(0, 300), UTK_FILES[0]: picture(1, 200)})
+    faces = read_dataset("UTKFACE", data_dir=tmp_path)
+    assert faces.paths.tolist() == [UTK_FILES[0]]
+    ((path, reason),) = faces.skipped
+    assert path == wild
+    assert "a whole photo, not a face cut out of one" in reason
+
+
+@pytest.mark.parametrize("name", ["UTKFace", "utkface", "UTK-Face"])
+def test_utkface_in_a_folder_of_another_spelling(tmp_path, name):
+    write(tmp_path / name, {file: picture(i, 200) for i, file in enumerate(UTK_FILES)})
+    assert len(read_dataset("UTKFACE", data_dir=tmp_path)) == 6
+
+
+def test_utkface_copies_have_equal_bytes(tmp_path):
+    tree = {f"{place}/{UTK_FILES[0]}": picture(i // 2, 200) for i, place in enumerate("abc")}
+    write(tmp_path / "UTKFACE", tree)
+    faces = read_dataset("UTKFACE", data_dir=tmp_path)
+    assert len(faces) == 2
+    assert faces.ignored == [(f"b/{UTK_FILES[0]}", f"a copy of a/{UTK_FILES[0]}")]
+
+
+def test_utkface_test_split_leaves_minutes_whole_and_validation_as_it_is(tmp_path):
+    tree = {
+        f"{20 + i % 9}_{i % 2}_0_2017010911{i // 3:02}{i:05}.jpg.chip.jpg": picture(i, 60)
+        for i in range(150)
+    }
+    write(tmp_path / "UTKFACE", tree)
+    faces = read_dataset("UTKFACE", data_dir=tmp_path)
+    for minute in set(faces.persons):
+        assert len(set(faces.splits[faces.persons == minute])) == 1
+    held_out = np.array([utkface.in_validation(minute) for minute in faces.persons])
+    assert ((faces.splits == "validation") == held_out).all()
+    assert 5 <= (faces.splits == "test").sum() <= 30

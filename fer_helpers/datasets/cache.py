@@ -103,7 +103,10 @@ def _save(faces: Faces, folder: Path) -> None:
     np.save(folder / "images.npy", faces.images)
     np.save(folder / "labels.npy", faces.labels)
     for name, table in {
-        "index": pd.DataFrame({"path": faces.paths, "split": faces.splits}),
+        "index": pd.DataFrame(
+            {"path": faces.paths, "split": faces.splits, "person": faces.persons}
+        ),
+        "ignored": pd.DataFrame(faces.ignored, columns=["path", "reason"]),
         "skipped": pd.DataFrame(faces.skipped, columns=["path", "reason"]),
         "notes": pd.DataFrame({"note": faces.notes}),
     }.items():
@@ -121,6 +124,9 @@ def _load(folder: Path) -> Faces | None:
             encoding_errors="surrogateescape",
         )
 
+    def pairs(name: str) -> list[tuple[str, str]]:
+        return list(table(name)[["path", "reason"]].itertuples(index=False, name=None))
+
     try:
         index = table("index")
         faces = Faces(
@@ -128,7 +134,9 @@ def _load(folder: Path) -> Faces | None:
             labels=np.load(folder / "labels.npy"),
             paths=index["path"].to_numpy(dtype=str),
             splits=index["split"].to_numpy(dtype=str),
-            skipped=list(table("skipped")[["path", "reason"]].itertuples(index=False, name=None)),
+            persons=index["person"].to_numpy(dtype=str),
+            skipped=pairs("skipped"),
+            ignored=pairs("ignored"),
             notes=table("notes")["note"].tolist(),
         )
     except (KeyError, *READ_ERRORS):

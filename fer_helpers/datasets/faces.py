@@ -2,11 +2,12 @@
 
 import functools
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 Skipped = list[tuple[str, str]]
+ARRAYS = ("images", "labels", "paths", "splits", "persons")
 
 
 @dataclass
@@ -27,11 +28,17 @@ class Faces:
         Pairs (path, reason), one for each file or row that could not be used.
     notes
         Sentences about the data set as a whole.
+    ignored
+        Pairs (path, reason), one for each file that is no face of the data set, or was left
+        out on purpose: copies, pages of text, classes that were to be ignored.
+    persons
+        str (N,), who is in the picture, "" where nobody is named, which is everywhere if None
+        is given. Faces of one person stay together when splits are made.
 
     Raises
     ------
     ValueError
-        Images, labels, paths and splits of different length.
+        Arrays of different length.
     """
 
     images: np.ndarray
@@ -40,16 +47,22 @@ class Faces:
     splits: np.ndarray
     skipped: Skipped = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ignored: Skipped = field(default_factory=list)
+    persons: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        lengths = {
-            name: len(getattr(self, name)) for name in ("images", "labels", "paths", "splits")
-        }
+        if self.persons is None:
+            self.persons = np.full(len(self.images), "", dtype=str)
+        lengths = {name: len(getattr(self, name)) for name in ARRAYS}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"a data set's arrays differ in length: {lengths}")
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def take(self, index: np.ndarray | slice) -> "Faces":
+        """Return some of the faces: those at `index`, in its order."""
+        return replace(self, **{name: getattr(self, name)[index] for name in ARRAYS})
 
 
 @functools.cache

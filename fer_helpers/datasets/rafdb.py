@@ -10,24 +10,32 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fer_helpers.datasets.faces import Faces, Skipped
-from fer_helpers.datasets.source import READ_ERRORS, Source, decode_images, why_unread
-from fer_helpers.images import IMAGE_SUFFIXES
-from fer_helpers.labels import TASKS, encode_labels
+from fer_helpers.datasets.source import (
+    READ_ERRORS,
+    Source,
+    decode_images,
+    drop_copies,
+    why_unread,
+)
+from fer_helpers.images import may_be_image
+from fer_helpers.labels import TASKS, class_index, encode_labels, is_class
 
 NAME = "RAFDB"
 TERMS = "Non-commercial research only, by application; not to be passed on."
 HOW_TO_GET = "apply for it at http://www.whdeng.cn/raf/model1.html and take the folder 'basic'"
 EXPECTED = (
     "EmoLabel/list_patition_label.txt with Image/aligned(.zip) and Annotation/manual(.zip), "
-    "Kaggle's DATASET/train/5/train_00001_aligned.jpg, or a .zip of one of these"
+    "Kaggle's DATASET/train/5/train_00001_aligned.jpg or train_labels.csv, or a .zip of "
+    "one of these"
 )
-SPLITS = ("train", "test")
+SPLITS = ("train", "validation", "test")
 INNER = ("aligned.zip", "manual.zip")
 
 ATTRIBUTES = ("gender", "race", "age")
 _LABEL_FILE = re.compile(r"list_par?tition_label\.txt")
 _IMAGE = re.compile(r"((?:train|test)_\d+)_aligned")
 _ATTRIBUTE_FILE = re.compile(r"((?:train|test)_\d+)_manu_attri\.txt")
+_LABEL_TABLE = re.compile(r"(?:train|test)_labels\.csv")
 _COMPOUND_STEM = re.compile(r"train_\d{4}")
 LANDMARKS = 5
 
@@ -38,7 +46,7 @@ def read(source: Source, image_size: int) -> Faces:
     See `fer_helpers.datasets`. FileNotFoundError, too, for labels without images; ValueError
     for the compound subset and for an unknown class folder.
     """
-    pictures = _index_by_stem(_IMAGE, source.names, IMAGE_SUFFIXES)
+    pictures, ignored, twice = _index_pictures(source)
     lists = [name for name in source.names if _LABEL_FILE.fullmatch(PurePosixPath(name).name)]
     if lists:
         emotions, skipped = _read_label_list(source, lists[0])
@@ -48,9 +56,10 @@ def read(source: Source, image_size: int) -> Faces:
                 "Image/aligned.zip or Image/aligned/*_aligned.jpg beside EmoLabel"
             )
     elif pictures:
-        emotions, skipped = _parse_folders(source, pictures), []
+        emotions, skipped = _parse_folders(source, pictures)
     else:
         raise FileNotFoundError
+    skipped += twice
     skipped += [(stem, "no aligned image") for stem in emotions if stem not in pictures]
     stems = sorted(
         (stem for stem in emotions if stem in pictures),
@@ -58,12 +67,16 @@ def read(source: Source, image_size: int) -> Faces:
     )
     if not stems:
         raise ValueError(f"{source.folder / lists[0]}: no line names one of the aligned images")
+    unlisted = sorted({*pictures} - {*emotions})
+    ignored += [(pictures[stem], "not in the label list") for stem in unlisted]
     notes = []
-    if unlisted := set(pictures) - set(emotions):
-        notes.append(f"{NAME}: {len(unlisted)} images are not in the label list, not read")
-    files = _index_by_stem(_ATTRIBUTE_FILE, source.names)
+    files = {
+        match[1]: name
+        for name in source.names
+        if (match := _ATTRIBUTE_FILE.fullmatch(PurePosixPath(name).name))
+    }
     if not files:
-        notes.append(f"{NAME}: no Annotation/manual(.zip), so no labels of gender, race and age")
+        notes.append("no Annotation/manual(.zip), so no labels of gender, race and age")
     attributes, bad_attributes = _read_attributes(source, stems, files)
     paths = np.array([pictures[stem] for stem in stems], dtype=str)
     images, kept, bad = decode_images(source, paths, image_size, label=NAME)
@@ -76,44 +89,62 @@ def read(source: Source, image_size: int) -> Faces:
         splits=np.array([stem.split("_")[0] for stem in stems])[kept],
         skipped=skipped + bad_attributes + bad,
         notes=notes,
+        ignored=ignored,
     )
 
 
-def _index_by_stem(
-    pattern: re.Pattern, names: list[str], suffixes: tuple[str, ...] | None = None
-) -> dict[str, str]:
-    """Return the first file of each face, such as ``train_00001``, that fits the pattern."""
-    found: dict[str, str] = {}
+def _index_pictures(source: Source) -> tuple[dict[str, str], Skipped, Skipped]:
+    """Return the picture of each face, such as ``train_00001``, copies, and rival pictures."""
+    stems = {
+        name: match[1]
+        for name in source.names
+        if may_be_image(name) and (match := _IMAGE.fullmatch(PurePosixPath(name).stem))
+    }
+    names, ignored = drop_copies(source, list(stems), list(stems.values()))
+    pictures: dict[str, str] = {}
+    skipped = []
     for name in names:
-        path = PurePosixPath(name)
-        if suffixes and path.suffix.lower() not in suffixes:
-            continue
-        if match := pattern.fullmatch(path.stem if suffixes else path.name):
-            found.setdefault(match[1], name)
-    return found
+        first = pictures.setdefault(stems[name], name)
+        if first != name:
+            skipped.append((name, f"another picture of {stems[name]} than {first}"))
+    return pictures, ignored, skipped
 
 
 def _parse_emotion(stem: str, label: str, where: str) -> int:
-    """Return the class index of RAF-DB's label 1 to 7; ValueError for any other label."""
+    """Return the class index of RAF-DB's label 1 to 7 or of an emotion's name.
+
+    ValueError for any other label.
+    """
     if _COMPOUND_STEM.fullmatch(stem) or (label.isdecimal() and int(label) > len(TASKS["emotion"])):
         raise ValueError(
             f"{where}: {stem} {label} is of RAF-DB's compound subset (11 or more classes); the "
             "basic subset has labels 1 to 7 and train_00001.jpg to train_12271.jpg: use 'basic'"
         )
-    if label not in ("1", "2", "3", "4", "5", "6", "7"):
-        raise ValueError(f"{where}: label {label[:20]!r} of {stem} is not 1 to 7")
-    return int(label) - 1
+    if label == "0":
+        raise ValueError(
+            f"{where}: label '0' of {stem}: RAF-DB counts from 1 to 7, so labels 0 to 6 are of "
+            "another numbering: rename the classes to their emotions, such as happiness"
+        )
+    if label.isdecimal():
+        return int(label) - 1
+    try:
+        return class_index("emotion", label)
+    except ValueError as error:
+        raise ValueError(f"{where}: {stem}: {error}; RAF-DB's own labels are 1 to 7") from None
+
+
+def _read_text(source: Source, name: str) -> str:
+    try:
+        return source.read(name).decode("utf-8-sig", "replace")
+    except READ_ERRORS as error:
+        raise ValueError(f"{source.folder / name} cannot be read ({error})") from None
 
 
 def _read_label_list(source: Source, name: str) -> tuple[dict[str, int], Skipped]:
-    try:
-        lines = source.read(name).decode("utf-8-sig", "replace").splitlines()
-    except READ_ERRORS as error:
-        raise ValueError(f"{source.folder / name} cannot be read ({error})") from None
     emotions, skipped = {}, []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_read_text(source, name).splitlines(), start=1):
         match = re.fullmatch(r"\s*((?:train|test)_\d+)\.\w+\s+(\S+)\s*", line)
-        if match and match[2].isdecimal() and int(match[2]) > 0:
+        if match and (match[2].strip("0").isdecimal() or is_class("emotion", match[2])):
             emotions[match[1]] = _parse_emotion(
                 match[1], match[2], f"{source.folder / name}:{number}"
             )
@@ -125,13 +156,29 @@ def _read_label_list(source: Source, name: str) -> tuple[dict[str, int], Skipped
     return emotions, skipped
 
 
-def _parse_folders(source: Source, pictures: dict[str, str]) -> dict[str, int]:
-    return {
+def _parse_folders(source: Source, pictures: dict[str, str]) -> tuple[dict[str, int], Skipped]:
+    """Return the emotion of each face, by its line in ``*_labels.csv`` or by its folder."""
+    listed, skipped = {}, []
+    for name in source.names:
+        if not _LABEL_TABLE.fullmatch(PurePosixPath(name).name):
+            continue
+        for number, line in enumerate(_read_text(source, name).splitlines(), start=1):
+            if match := re.fullmatch(r"\s*((?:train|test)_\d+)(?:_aligned)?\.\w+,(\w+)\s*", line):
+                where = f"{source.folder / name}:{number}"
+                listed[match[1]] = _parse_emotion(match[1], match[2], where)
+            elif number > 1 and line.strip():
+                reason = f"{line.strip()[:40]!r} is not 'train_00001_aligned.jpg,5'"
+                skipped.append((f"{name}:{number}", reason))
+    folders = {
         stem: _parse_emotion(
-            stem, PurePosixPath(name).parent.name, f"{name} (by its folder, without EmoLabel)"
+            stem,
+            PurePosixPath(name).parent.name,
+            f"{source.folder / name} (by its folder, without EmoLabel)",
         )
         for stem, name in pictures.items()
+        if stem not in listed
     }
+    return folders | listed, skipped
 
 
 def parse_attributes(text: str) -> tuple[int, ...]:

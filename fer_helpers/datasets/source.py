@@ -5,10 +5,12 @@ import functools
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -21,11 +23,13 @@ from fer_helpers.datasets.faces import Skipped
 from fer_helpers.images import Box, decode
 
 ARCHIVE_SUFFIXES = (".tar", ".gz", ".tgz", ".rar", ".7z")  # not read: must be unpacked first
+VOLUME = re.compile(r"\.(z\d\d|zip\.\d\d\d)$", re.IGNORECASE)  # of a zip in several files
 MAX_BYTES = 64 << 20  # larger than any face photo: such a file is not read
 MAX_INNER_BYTES = 4 << 30
 CHUNK = 128  # images sent together to a worker process
 SERIAL_BELOW = 4  # chunks; starting the workers takes about as long as decoding four
 
+A_COPY = "a copy of"
 # Prefix of reasons that may be temporary: the disk or a permission, not the file.
 FOR_NOW = "cannot be read now"
 
@@ -94,20 +98,28 @@ class Source:
 
     Parameters
     ----------
-    folder
-        Where to look. A folder that does not exist holds no files.
+    place
+        Where to look: a folder, or a single file such as a zip. A folder that does not exist
+        holds no files.
     inner
         Names of zips to open inside of other zips.
 
     Attributes
     ----------
+    folder
+        The folder that all names are below.
     files
         The files on disk, zips among them: sorted name with ``/`` -> `os.stat_result`.
+    opened
+        Names of the files that were read.
     """
 
-    def __init__(self, folder: Path, inner: Sequence[str] = ()) -> None:
-        self.folder, self.inner = folder, inner
-        self.files = dict(sorted(walk(folder)))
+    def __init__(self, place: Path, inner: Sequence[str] = ()) -> None:
+        if place.is_file():
+            self.folder, self.files = place.parent, {place.name: place.stat()}
+        else:
+            self.folder, self.files = place, dict(sorted(walk(place)))
+        self.inner, self.opened = inner, set[str]()
         self._packed: dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]] = {}
         self._streams = contextlib.ExitStack()
 
@@ -141,10 +153,11 @@ class Source:
         try:
             archive = zipfile.ZipFile(stream)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise ValueError(
-                f"{self.folder / name} is not a whole zip ({error}): download it again, "
-                "or remove it"
-            ) from None
+            volumes = any(VOLUME.search(other) for other in self.files)
+            way = (
+                "join its volumes with 'zip -s 0'" if volumes else "download it again, or remove it"
+            )
+            raise ValueError(f"{self.folder / name} is not a whole zip ({error}): {way}") from None
         names = []
         for info in archive.infolist():
             inside = info.filename.replace("\\", "/")
@@ -177,6 +190,7 @@ class Source:
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file of `names` for reading bytes; raises one of `READ_ERRORS`."""
+        self.opened.add(name)
         if name in self._packed:
             archive, info = self._packed[name]
             return archive.open(info)
@@ -196,6 +210,40 @@ class Source:
             raise ValueError(f"{size} bytes is too large")
         with self.open(name) as stream:
             return stream.read()
+
+
+def drop_copies(source: Source, names: Sequence[str], keys: Sequence) -> tuple[list[str], Skipped]:
+    """Leave out files that lie there twice, such as a zip beside what was unpacked from it.
+
+    Parameters
+    ----------
+    source, names
+        Which files.
+    keys
+        For each file what it must share with another to be a copy of it, for instance its own
+        name and its class. Only files with equal bytes are copies.
+
+    Returns
+    -------
+    names
+        The files without the copies, in their order.
+    ignored
+        Name of each copy, and of what.
+    """
+    counts = Counter(keys)
+    seen, kept, ignored = {}, [], []
+    for name, key in zip(names, keys, strict=True):
+        if counts[key] > 1:
+            try:
+                content = hashlib.sha256(source.read(name)).digest()
+            except READ_ERRORS:  # listed once it is decoded
+                content = name
+            first = seen.setdefault((key, content), name)
+            if first != name:
+                ignored.append((name, f"{A_COPY} {first}"))
+                continue
+        kept.append(name)
+    return kept, ignored
 
 
 def in_parallel(

@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fer_helpers.datasets.faces import Faces
-from fer_helpers.datasets.source import Source, decode_images
-from fer_helpers.images import IMAGE_SUFFIXES
+from fer_helpers.datasets.source import Source, decode_images, drop_copies
+from fer_helpers.images import may_be_image
 from fer_helpers.labels import age_class, encode_labels
 
 NAME = "UTKFACE"
@@ -21,7 +21,7 @@ HOW_TO_GET = (
     "or kaggle datasets download jangedoo/utkface-new"
 )
 EXPECTED = "[age]_[gender]_[race]_[date].jpg.chip.jpg anywhere below, or a .zip of them"
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")
 INNER: tuple[str, ...] = ()
 
 # left, top, right, bottom, as fractions of the image. Faces are as large as FER2013's (median
@@ -43,7 +43,7 @@ def parse_name(file_name: str) -> tuple[int, int, int, str]:
     Parameters
     ----------
     file_name
-        ``[age]_[gender]_[race]_[date].jpg``; the race may be missing.
+        ``[age]_[gender]_[race]_[date].jpg.chip.jpg``; the race may be missing.
 
     Returns
     -------
@@ -58,7 +58,12 @@ def parse_name(file_name: str) -> tuple[int, int, int, str]:
     """
     match = _FILE_NAME.fullmatch(file_name)
     if not match:
-        raise ValueError("the name is not [age]_[gender]_[race]_[date].jpg")
+        raise ValueError("the name is not [age]_[gender]_[race]_[date].jpg.chip.jpg")
+    if ".chip." not in file_name:
+        raise ValueError(
+            "no .chip. in the name: a whole photo, not a face cut out of one; take UTKFace's "
+            "'Aligned & Cropped Faces'"
+        )
     age, gender, race = (-1 if text is None else int(text) for text in match.groups()[:3])
     if age > OLDEST:
         raise ValueError(f"age {age} is not 0 to {OLDEST}")
@@ -73,7 +78,8 @@ def in_validation(minute: str) -> bool:
     """Return whether the faces of a minute (``201701161745``) are for validation: one in ten.
 
     UTKFace has no official splits. Its images were collected in bursts, and those of one
-    minute often show one person, so a hash of the minute decides about all of them.
+    minute often show one person, so a hash of the minute decides about all of them. The test
+    split is taken out of training afterwards, see `add_missing_splits`; minutes stay whole.
     """
     return zlib.crc32(minute.encode()) / 2**32 < VALIDATION_SHARE
 
@@ -83,30 +89,28 @@ def read(source: Source, image_size: int) -> Faces:
 
     See `fer_helpers.datasets`.
     """
-    names = [name for name in source.names if name.lower().endswith(IMAGE_SUFFIXES)]
+    names = [name for name in source.names if may_be_image(name)]
     if not names:
         raise FileNotFoundError
-    faces, skipped, notes = {}, [], []
+    # Downloads repeat faces (Kaggle's up to three times, in several folders).
+    names, ignored = drop_copies(source, names, [PurePosixPath(name).name for name in names])
+    rows, skipped, notes = [], [], []
     for name in names:
-        file_name = PurePosixPath(name).name
         try:
-            # Downloads repeat faces (Kaggle's up to three times, in several folders).
-            faces.setdefault(file_name, (name, *parse_name(file_name)))
+            rows.append((name, *parse_name(PurePosixPath(name).name)))
         except ValueError as error:
             skipped.append((name, str(error)))
-    if not faces:
+    if not rows:
         raise ValueError(
-            f"{source.folder}: none of {len(names)} images is named like UTKFace's; first "
+            f"{source.folder}: none of {len(names)} images is named like UTKFace's chips; first "
             f"{skipped[0][0]}: {skipped[0][1]}"
         )
-    if repeated := len(names) - len(skipped) - len(faces):
-        notes.append(f"{NAME}: {repeated} files are there twice, one copy is read")
-    if raceless := [name for name in faces if name.count("_") == 2]:
+    if raceless := [row[0] for row in rows if PurePosixPath(row[0]).name.count("_") == 2]:
         notes.append(
-            f"{NAME}: {len(raceless)} names lack the race, age and gender are read: "
+            f"{len(raceless)} names lack the race, age and gender are read: "
             f"{', '.join(raceless[:3])}"
         )
-    rows = sorted(faces.values(), key=lambda row: (in_validation(row[4]), row[0]))
+    rows.sort(key=lambda row: (in_validation(row[4]), row[0]))
     paths = np.array([row[0] for row in rows], dtype=str)
     images, kept, bad = decode_images(source, paths, image_size, CROP, NAME)
     ages, genders, races = np.array([row[1:4] for row in rows])[kept].T
@@ -118,4 +122,6 @@ def read(source: Source, image_size: int) -> Faces:
         splits=np.array(SPLITS)[held_out.astype(int)],
         skipped=skipped + bad,
         notes=notes,
+        ignored=ignored,
+        persons=np.array([row[4] for row in rows])[kept],
     )

@@ -20,7 +20,7 @@ from fer_helpers.backend import choose_precision, dtype_policy, keras
 from fer_helpers.batches import batches_of
 from fer_helpers.checkpoints import replace_file
 from fer_helpers.datasets import load_data, load_training_data
-from fer_helpers.datasets.load import split_off_validation
+from fer_helpers.datasets.splits import choose_tenths
 from fer_helpers.evaluation import accuracy_table, paired_interval
 from fer_helpers.images import find_copies
 from fer_helpers.labels import BLOCKS, LABEL_WIDTH, TASKS
@@ -190,7 +190,7 @@ def run_arm(arm: str, faces: Faces, seed: int, out_dir: str | Path) -> pd.DataFr
     arm
         One of `ARMS`.
     faces
-        The small set, of which a tenth validates, see `split_off_validation`.
+        The small set, of which a tenth validates, see `choose_tenths`.
     seed
         Of everything random.
     out_dir
@@ -203,7 +203,7 @@ def run_arm(arm: str, faces: Faces, seed: int, out_dir: str | Path) -> pd.DataFr
     """
     if arm == UNTOUCHED:
         return None
-    validates = split_off_validation(*faces)
+    (validates,) = choose_tenths(*faces)
     learnt, chosen = (tuple(array[rows] for array in faces) for rows in (~validates, validates))
     given = learnt, chosen, FINE_TUNING_EPOCHS, out_dir
     if arm == DEFAULT:

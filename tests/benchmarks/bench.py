@@ -119,6 +119,10 @@ def measure_inference(data: str, zip_path: Path | None, quick: bool, _: float) -
     return {"infer": ours, "infer fer": stage("infer_fer", folder=package, data_dir=data)}
 
 
+def measure_detection(data: str, zip_path: Path | None, quick: bool, _: float) -> dict:
+    return {"detection": stage("detection", count=40 if quick else 200) | {"machine": machine()}}
+
+
 def measure_processes(data: str, zip_path: Path | None, quick: bool, _: float) -> dict:
     return {"two processes": stage("two_processes", folder=data)}
 
@@ -138,6 +142,7 @@ GROUPS = {
     "floor": measure_floor,
     "reading": measure_reading,
     "inference": measure_inference,
+    "detection": measure_detection,
     "processes": measure_processes,
     "growth": measure_growth,
     "gpu": measure_gpu,

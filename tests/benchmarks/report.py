@@ -33,6 +33,12 @@ PROMISES = {
     "accuracy": ("PublicTest accuracy that way", "> `fer`'s + 0.10"),
     "fer_accuracy": ("the same for `fer`'s network", ""),
     "one_face_ms": ("one warm face, median milliseconds", "≤ 10"),
+    "detection_ratio": (
+        "finding faces, photos per second as a multiple of the package mtcnn's",
+        "≥ 3",
+    ),
+    "detection_found": ("faces found in those photos, as a share of all", "≥ the package's"),
+    "package_found": ("the same for the package mtcnn", ""),
     "million_peak_mb": ("peak memory of an epoch of a million faces, MB", "< 1,536"),
     "two_process_loss_diff": (
         "two processes compared with one, greatest difference in loss",
@@ -81,6 +87,10 @@ def summary(stages: dict) -> dict:
     if fer := stages.get("infer fer"):
         keys["versus_fer_rate"] = keys["batch_faces_per_s"] / fer["faces_per_s"]
         keys["fer_accuracy"] = fer["accuracy"]
+    if "detection" in stages:
+        ours, package = stages["detection"]["ours"], stages["detection"]["package"]
+        keys["detection_ratio"] = ours["photos_per_s"] / package["photos_per_s"]
+        keys |= {"detection_found": ours["found"], "package_found": package["found"]}
     if row := stages.get("growth", {}).get(MILLION):
         keys["million_peak_mb"] = row["peak_mb"]
     if "two processes" in stages:

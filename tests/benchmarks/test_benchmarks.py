@@ -19,7 +19,7 @@ from fer_helpers.batches import batches_of
 WANTED = (
     *("train_ratio", "peak_memory_ratio", "time_to_55_ratio", "reload_s", "input_over_train"),
     *("batch_faces_per_s", "versus_fer_rate", "one_face_ms", "million_peak_mb"),
-    "two_process_loss_diff",
+    *("detection_ratio", "detection_found", "two_process_loss_diff"),
 )
 
 
@@ -98,6 +98,21 @@ def test_inference_is_scored_by_its_quickest_path():
     assert keys["best_path"] == "onnx int8"
     assert (keys["accuracy"], keys["one_face_ms"]) == (0.69, 1.0)
     assert (keys["versus_fer_rate"], keys["fer_accuracy"]) == (0.5, 0.6)
+
+
+def test_finding_faces_is_compared_photo_by_photo():
+    found = stages.detection(count=2)
+    assert found["ours"]["found"] == found["package"]["found"] == 1
+    assert found["ours"]["photos_per_s"] > found["package"]["photos_per_s"] > 0
+    keys = report.summary(
+        {
+            "detection": {
+                "ours": {"photos_per_s": 6.0, "found": 0.9},
+                "package": {"photos_per_s": 2.0, "found": 0.8},
+            }
+        }
+    )
+    assert keys == {"detection_ratio": 3, "detection_found": 0.9, "package_found": 0.8}
 
 
 def test_stored_results_have_every_figure_and_the_report_is_theirs():
