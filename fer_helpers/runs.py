@@ -223,7 +223,7 @@ def best_place(values: Sequence[float], monitor: str, margin: float = 0.0) -> in
     sign = 1 if "accuracy" in monitor else -1
     best, found = -np.inf, 0
     for place, value in enumerate(values, 1):
-        if sign * value > best + margin * (found == 1):
+        if sign * value > (best + margin if found == 1 else best):
             best, found = sign * value, place
     return found
 
@@ -267,11 +267,11 @@ class _Run(keras.callbacks.Callback):
         return len(self.rows) - best_place(values, self.monitor, self._margin())
 
     def _margin(self) -> float:
-        if not self.rows or self.rows[0]["epoch"] > 0 or "accuracy" not in self.monitor:
+        """Return how much better than the start an epoch must be; 0 for a loss."""
+        metric = self.monitor.removeprefix("val_").removesuffix("_accuracy")
+        labels = self.validation.targets.get(metric)
+        if not self.rows or self.rows[0]["epoch"] > 0 or labels is None:
             return 0.0
-        labels = self.validation.targets[
-            self.monitor.removeprefix("val_").removesuffix("_accuracy")
-        ]
         return start_margin(self.rows[0][self.monitor], int(labels.any(axis=1).sum()))
 
     def done(self) -> int:

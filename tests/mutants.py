@@ -21,7 +21,7 @@ MUTANTS = (
     *("fer_helpers.labels.*", "fer_helpers.images.*", "fer_helpers.datasets.cache.*"),
     *("fer_helpers.batches.*", "fer_helpers.augment.*", "fer_helpers.losses.*"),
     *("fer_helpers.training.*", "fer_helpers.evaluation.*", "fer_helpers.groups.*"),
-    *("fer_helpers.runs.x_best_epoch*", "fer_helpers.runs.x_rate_falls*"),
+    *("fer_helpers.runs.x_best_place*", "fer_helpers.runs.x_rate_falls*"),
     "fer_helpers.runs.x_stops_early*",
 )
 
@@ -131,8 +131,8 @@ FAULTS = (
     Fault(
         ">= for > in the best epoch",
         "runs.py",
-        "if sign * value > best:",
-        "if sign * value >= best:",
+        "if sign * value > (best + margin if found == 1 else best):",
+        "if sign * value >= (best + margin if found == 1 else best):",
         "tests/test_runs.py",
     ),
     Fault(

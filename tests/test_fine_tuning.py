@@ -68,12 +68,16 @@ def test_faces_are_new_to_the_shipped_network_and_there_once(monkeypatch):
     known = X[:2], y[:2]
     unseen = np.concatenate([X, X[5:7]]), np.concatenate([y, y[5:7]])
     monkeypatch.setattr(fine_tuning, "load_training_data", lambda name, _: (known, unseen))
-    monkeypatch.setattr(fine_tuning, "load_data", lambda name, data_dir: (X, y))
+    drawn = y.copy()
+    drawn[:, 7] = 1
+    monkeypatch.setattr(fine_tuning, "load_data", lambda name, data_dir: (X, drawn))
     sources = new_faces()
     for name in ("FER", "UTKFACE"):
         np.testing.assert_array_equal(sources[name][0], X[2:])
         np.testing.assert_array_equal(sources[name][1], y[2:])
     assert len(sources["SAMPLE"][0]) == 10
+    np.testing.assert_array_equal(sources["EMOTIONS"][1][:, :7], y[:, :7])
+    assert not sources["EMOTIONS"][1][:, 7:].any()
 
 
 def test_a_seed_draws_its_own_faces_and_scores_on_others(small):

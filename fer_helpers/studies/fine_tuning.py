@@ -23,7 +23,7 @@ from fer_helpers.datasets import load_data, load_training_data
 from fer_helpers.datasets.splits import choose_tenths
 from fer_helpers.evaluation import accuracy_table, paired_interval
 from fer_helpers.images import find_copies
-from fer_helpers.labels import BLOCKS, TASKS
+from fer_helpers.labels import BLOCKS, LABEL_WIDTH, TASKS
 from fer_helpers.model import get_model, load_model
 from fer_helpers.prediction import predict
 from fer_helpers.runs import fit
@@ -46,6 +46,7 @@ SETS = {
     "FER2013, 300": ("FER", 300),
     "FER2013, 1000": ("FER", 1000),
     "drawn, 300": ("SAMPLE", 300),
+    "drawn, 300, emotion alone": ("EMOTIONS", 300),
     "UTKFace, 300": ("UTKFACE", 300),
 }
 SCORED = 1500  # faces of the same source to score on, as far as there are as many
@@ -73,15 +74,18 @@ def new_faces(data_dir: str | Path | None = None) -> dict[str, Faces]:
     Returns
     -------
     dict
-        ``"SAMPLE"``: all drawn faces; ``"FER"``: PublicTest; ``"UTKFACE"``: the validation
-        split. Each ``(X, y)``, images uint8 (N, 48, 48, 1), label rows float32 (N, 18).
+        ``"SAMPLE"``: all drawn faces; ``"EMOTIONS"``: the same, labelled for emotion alone;
+        ``"FER"``: PublicTest; ``"UTKFACE"``: the validation split. Each ``(X, y)``, images uint8
+        (N, 48, 48, 1), label rows float32 (N, 18).
 
     Raises
     ------
     FileNotFoundError
         A data set is not there.
     """
-    sources = {"SAMPLE": load_data("SAMPLE", data_dir=data_dir)}
+    X, y = load_data("SAMPLE", data_dir=data_dir)
+    is_emotion = np.arange(LABEL_WIDTH) < BLOCKS["emotion"].stop
+    sources = {"SAMPLE": (X, y), "EMOTIONS": (X, y * is_emotion)}
     for name in ("FER", "UTKFACE"):
         (known, _), (X, y) = load_training_data(name, data_dir)
         new = ~find_copies(X, known) & ~find_copies(X)
@@ -115,7 +119,7 @@ def draw(sources: dict[str, Faces], name: str, seed: int) -> tuple[Faces, list[F
     learnt, scored = order[:count], order[count : count + SCORED]
     tests = [(X[scored], y[scored])]
     if source != "SAMPLE":
-        X_other, y_other = sources["UTKFACE" if source == "FER" else "FER"]
+        X_other, y_other = sources["FER" if source == "UTKFACE" else "UTKFACE"]
         tests.append((X_other[:OTHERS], y_other[:OTHERS]))
     return (X[learnt], y[learnt]), tests
 
