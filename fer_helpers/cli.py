@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from fer_helpers import commands
+from fer_helpers import commands, scores
 from fer_helpers.labels import DATASETS, TASKS
 
 EXAMPLES = """examples:
@@ -139,7 +139,7 @@ def _add_machines(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(subparsers) -> None:
-    sub = add_command(subparsers, commands.evaluate, "Score weights on a split of a data set.")
+    sub = add_command(subparsers, scores.evaluate, "Score weights on a split of a data set.")
     _add_dataset(sub, required=True)
     sub.add_argument("--weights", required=True, help=WEIGHTS_HELP)
     sub.add_argument(
@@ -173,7 +173,7 @@ def _add_evaluate(subparsers) -> None:
 
 def _add_audit(subparsers) -> None:
     text = "Compare groups of faces: gender, race, age, and two of them crossed."
-    sub = add_command(subparsers, commands.audit, text)
+    sub = add_command(subparsers, scores.audit, text)
     _add_dataset(sub, required=True)
     sub.add_argument("--weights", required=True, help=WEIGHTS_HELP)
     sub.add_argument("--split", default="test", help="split of the data set (default test)")

@@ -124,8 +124,8 @@ FAULTS = (
     Fault(
         "a cache key without the decoder's code",
         "datasets/load.py",
-        "code_fingerprint(labels, images, source, *readers)",
-        "code_fingerprint(labels, source, *readers)",
+        "code_fingerprint(labels_module, images, source, splits, faces_module, *readers)",
+        "code_fingerprint(labels_module, source, splits, faces_module, *readers)",
         "tests/test_load.py tests/test_cache.py",
     ),
     Fault(

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from fer_helpers import cli, commands, load_model, predict, training
+from fer_helpers import cli, load_model, predict, scores, training
 from fer_helpers.cli import main
 from fer_helpers.datasets import Faces
 from fer_helpers.labels import TASKS
@@ -239,7 +239,7 @@ def test_shipped_weights_on_faces_they_may_have_seen_are_no_test(
 ):
     args = argparse.Namespace(weights=weights, dataset=dataset)
     none = np.zeros((1, 48, 48, 1), np.uint8), np.zeros((1, 18)), np.array(["a"])
-    commands._note_seen_faces(args, Faces(*none, np.array([split]), notes=notes))
+    scores._note_seen_faces(args, Faces(*none, np.array([split]), notes=notes))
     assert ("which may hold these faces: this score is no test" in capsys.readouterr().err) == seen
 
 
