@@ -188,9 +188,9 @@ def interrupted(epoch, logs):
     if epoch == 1 and not Path("parts").exists():
         shutil.copytree("whole", "parts")
 
-def watched_fit(model, *rest):
+def watched_fit(model, *rest, **options):
     models.append(model)
-    return fit(model, *rest, callbacks=[keras.callbacks.LambdaCallback(interrupted)])
+    return fit(model, *rest, callbacks=[keras.callbacks.LambdaCallback(interrupted)], **options)
 
 training.fit = watched_fit
 whole = training.train("SAMPLE", 2, "whole", batch_size=16)
