@@ -68,7 +68,7 @@ def test_any_spelling_of_classes_and_splits(tmp_path):
         "valid/JOY/c.png": picture(2), "val/3-Sad/d.png": picture(3),
         "Validation/calm/e.png": picture(4), "dev/scared/f.png": picture(5),
         "testing/afraid/g.png": picture(6), "private_test/disgusted/h.png": picture(7),
-        "surprise/test/i.png": picture(8),
+        "surprise/test/i.png": picture(8), "test/train/sad/j.png": picture(9),
     }  # fmt: skip
     faces = read_dataset(write(tmp_path / "mine", tree), data_dir=tmp_path)
     found = {
@@ -79,6 +79,7 @@ def test_any_spelling_of_classes_and_splits(tmp_path):
         "a": ("train", "happiness"), "b": ("train", "anger"), "c": ("validation", "happiness"),
         "d": ("validation", "sadness"), "e": ("validation", "neutral"), "f": ("validation", "fear"),
         "g": ("test", "fear"), "h": ("test", "disgust"), "i": ("test", "surprise"),
+        "j": ("train", "sadness"),
     }  # fmt: skip
 
 
@@ -126,18 +127,26 @@ def test_pictures_outside_of_class_folders_and_other_files_are_counted(tmp_path)
     assert seen(faces) == len(tree)
 
 
+def test_a_picture_at_the_top_of_a_zip_is_in_no_class(tmp_path):
+    place = tmp_path / "happy.zip"
+    place.write_bytes(zipped(class_folders() | {"cover.jpg": picture(50)}))
+    faces = read_dataset(place, data_dir=tmp_path)
+    assert faces.skipped == [("happy.zip/cover.jpg", "not in a folder named after a class")]
+
+
 def test_equal_names_are_two_faces_and_equal_bytes_one(tmp_path):
     tree = {
         "a/train/happy/im0.png": picture(0),
         "b/train/happy/im0.png": picture(1),
         "c/train/happy/im0.png": picture(0),
         "c/train/sad/im0.png": picture(0),  # the same picture under another label stays
+        "d/train/sad/im0.png": picture(5),
         "a/train/happy/im1.png": picture(2),
         "a/train/happy/im2.png": picture(2),  # and so does one under another name
         "all.zip": zipped({"a/train/happy/im0.png": picture(0)}),
     }
     faces = read_dataset(write(tmp_path / "mine", tree), data_dir=tmp_path)
-    assert len(faces) == 5
+    assert len(faces) == 6
     assert dict(faces.ignored) == {
         "c/train/happy/im0.png": "a copy of a/train/happy/im0.png",
         "all.zip/a/train/happy/im0.png": "a copy of a/train/happy/im0.png",
@@ -286,10 +295,13 @@ def test_tables_that_cannot_be_meant(tmp_path, table, said):
 
 
 def test_an_ignored_word_takes_the_label_and_only_if_none_is_left_the_face(tmp_path):
-    table = PEOPLE.replace("white", "Indian").replace("sad,,,70+", "contempt,,,")
-    place = write(tmp_path / "mine", PICTURES | {"metadata.csv": table})
+    table = (
+        PEOPLE.replace("white", "Indian").replace("sad,,,70+", "contempt,,,") + "b/5.png,,,,,,\n"
+    )
+    place = write(tmp_path / "mine", PICTURES | {"metadata.csv": table, "b/5.png": picture(5)})
     faces = read_dataset(place, data_dir=tmp_path, ignore=["contempt", "indian"])
-    assert len(faces) == 3
+    assert len(faces) == 4
+    assert not any(labels_by_file(faces)["b/5.png"].values())  # nothing to ignore in it
     assert faces.ignored == [("b/3.png", "left out: a class to ignore")]
     assert labels_by_file(faces)["a/1.png"]["race"] is None
     assert labels_by_file(faces)["a/1.png"]["emotion"] == "happiness"

@@ -66,8 +66,6 @@ def read(source: Source, image_size: int, votes: bool = False, ignore: Sequence[
         if name.lower().endswith(".csv") and PurePosixPath(name).name != VOTES
     }
     tables = [name for name, head in columns.items() if {"emotion", "pixels"} <= {*head}]
-    # Kaggle's archive has the rows of train.csv in icml_face_data.csv again, with their split.
-    tables = [name for name in tables if "Usage" in columns[name]] or tables
     taggers = [name for name in source.names if PurePosixPath(name).name == VOTES]
     pictures = [name for name in source.names if may_be_image(name)]
     if tables:

@@ -137,10 +137,6 @@ def check_words(source: Source, task: str, names: Sequence[str], words: Sequence
     """Raise a ValueError that names the first folder whose word is no class of the task."""
     for word, name in dict(zip(reversed(words), reversed(names), strict=True)).items():
         try:
-            if word.isdecimal():
-                raise ValueError(
-                    f"unknown {task} {word!r}: a number does not say which class it is"
-                )
             class_index(task, word)
         except ValueError as error:
             folder = PurePosixPath(name).parent
