@@ -134,15 +134,15 @@ def fit(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     rank = process_info()[0]
-    _share_batches(model, train, validation)
     if rank == 0:
         for left in out_dir.glob(".writing-*"):
             left.unlink(missing_ok=True)  # from a run that was killed
     history = read_history(out_dir)
     done = int(history["epoch"].max()) if len(history) else 0
-    check_agreement(done, "histories of epochs")
-    check_agreement(len(train.images), "images")
     settings = run_settings(model, train, validation, monitor, start)
+    asked = {"finished epochs": done, "epochs": epochs, "patience": patience}
+    check_agreement(asked | settings)
+    _share_batches(model, train, validation)
     rate = settings["optimizer"]["learning_rate"]
     _check_patience(patience, rate)
     # Without a finished epoch nothing is resumed: the start is scored again.
