@@ -1,6 +1,7 @@
 """A run: train epoch by epoch, keep the best epoch, and go on where the run stopped."""
 
 import math
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -179,7 +180,10 @@ def fit(
                 ],
             )
     finally:
-        if isinstance(rate, float):  # it fell in this run, and the next one starts with it
+        # It fell in this run, and the next one starts with it. After an error of one of several
+        # processes there is none, and this would wait for the others.
+        whole = process_info()[1] == 1 or sys.exc_info()[0] is None
+        if isinstance(rate, float) and whole:
             model.optimizer.learning_rate = rate
     if rank != 0:  # rank 0 may still be writing the file
         return pd.DataFrame(run.rows)

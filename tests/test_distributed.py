@@ -5,12 +5,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from fer_helpers import distributed
 from fer_helpers.backend import keras
@@ -114,6 +117,72 @@ def test_a_lost_process_ends_the_run_and_the_next_start_goes_on(tmp_path, enviro
     assert "epoch " not in texts[1]
     assert len(list(out.glob("resume-*"))) == 1
     assert not list(out.glob(".writing-*"))
+
+
+def test_processes_with_other_settings_end_before_they_build_a_network(tmp_path, environment):
+    write_faces(tmp_path)
+    words = ["train", "--dataset", "FER", "--data-dir", tmp_path, "--out", tmp_path / "run"]
+    where = address()
+    processes = [
+        start(
+            *(*words, "--seed", rank, "--batch-size", 16 * (rank + 1), "--distributed"),
+            *("--address", where, "--processes", 2, "--rank", rank),
+            environment=environment,
+        )
+        for rank in range(2)
+    ]
+    for text, process in zip(finish(*processes), processes, strict=True):
+        assert process.returncode == 2, text
+        last = text.splitlines()[-1]
+        assert last.startswith("error: the processes have different settings: ")
+        assert "seed is 0 on rank 0, but 1 on rank 1" in last
+        assert "batch_size is 16 on rank 0, but 32 on rank 1" in last
+    assert not (tmp_path / "run").exists()
+
+
+# What a process does after it has joined (or while it waits for others that never come), its exit
+# status, and how its last line begins.
+ENDS = {
+    "SIGTERM": ("1, 0", "os.kill(os.getpid(), signal.SIGTERM)", 143, "rank 0 was stopped. What"),
+    "SIGINT": ("1, 0", "os.kill(os.getpid(), signal.SIGINT)", 130, "rank 0 was stopped. What"),
+    "bad input": ("1, 0", "raise ValueError('no faces')", 2, "error: no faces"),
+    "bug": ("1, 0", "raise TypeError('a bug')", 1, "TypeError: a bug"),
+    "nobody comes": ("2, 1", "", 1, "error: the 2 processes did not meet at 127.0.0.1:"),
+}
+
+
+def test_a_process_ends_at_once_and_says_why(environment):
+    def run(joined, inside):
+        code = f"""
+import os, signal, time
+from fer_helpers import distributed
+distributed.PATIENCE, distributed.GRACE = 4, 0
+with distributed.join_processes("{address()}", {joined}):
+    {inside}
+    time.sleep({LONGEST})
+"""
+        pipes = {"stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes)
+
+    processes = [run(*case[:2]) for case in ENDS.values()]
+    for (_, _, status, line), process in zip(ENDS.values(), processes, strict=True):
+        text = process.communicate(timeout=LONGEST)[1]
+        assert process.returncode == status, text
+        assert text.splitlines()[-1].startswith(line)
+
+
+def test_ctrl_c_ends_a_process_that_waits_for_the_others(environment):
+    process = start("steps", "-", "-", address(), 2, 1, environment=environment)
+    try:
+        for line in process.stdout:
+            if "waits for 2 processes" in line:
+                break
+        time.sleep(0.2)  # it now waits in C++
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert "start all processes again" in process.stdout.read()
+    finally:
+        process.kill()
 
 
 def run_code(code, **options):
@@ -231,6 +300,10 @@ def test_settings_come_from_flags_or_the_environment(monkeypatch):
         (("b", 2, 0), "HOST:PORT"),
         (("b:", 2, 0), "HOST:PORT"),
         (("1", 2, 0), "HOST:PORT"),
+        ((":1", 2, 0), "HOST:PORT"),
+        (("b:0", 2, 0), "HOST:PORT"),
+        (("b:65536", 2, 0), "HOST:PORT"),
+        (("b:²", 2, 0), "HOST:PORT"),
         (("b:port", 2, 0), "HOST:PORT"),
     ],
 )
@@ -264,6 +337,59 @@ def test_what_is_built_inside_undistributed_is_not_shared():
 
 def test_a_sum_over_one_replica_is_the_number():
     assert distributed.sum_over_replicas(3.5) == 3.5
+
+
+def test_a_port_in_use_is_named(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        message = f"port {port} of 127.0.0.1:{port} cannot be used .*: choose another port"
+        with (
+            pytest.raises(OSError, match=message),
+            distributed.join_processes(f"127.0.0.1:{port}", 2, 0),
+        ):
+            pass
+
+
+def agree(monkeypatch, *settings):
+    """Compare settings as processes of their own would; return the message of each."""
+    own, met = threading.local(), threading.Barrier(len(settings), timeout=30)
+    shown = [None] * len(settings)
+
+    def gather(array):
+        shown[own.rank] = array
+        met.wait()
+        together = np.stack(shown)  # fails with shapes that differ, as the real one does
+        met.wait()
+        return together
+
+    def compare(rank):
+        own.rank = rank
+        try:
+            distributed.check_agreement(settings[rank])
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    monkeypatch.setattr(distributed, "process_info", lambda: (0, len(settings), len(settings)))
+    with ThreadPoolExecutor(len(settings)) as pool:
+        return [*pool.map(compare, range(len(settings)))]
+
+
+def test_processes_compare_their_settings(monkeypatch):
+    one = {"seed": 0, "training": {"images": "uint8", "batch_size": 32}, "start": None}
+    assert agree(monkeypatch, one, one.copy(), one.copy()) == ["", "", ""]
+    assert agree(monkeypatch, {"rate": np.nan}, {"rate": np.nan}) == ["", ""]
+    other = one | {"training": {"images": "uint8", "batch_size": 16}, "start": "größer"}
+    for text in agree(monkeypatch, one, one, other):
+        assert "training.batch_size is 32 on rank 0, but 16 on rank 2" in text
+        assert 'start is null on rank 0, but "gr' in text
+        assert "rank 1" not in text
+        assert "seed" not in text
+    for text in agree(monkeypatch, {}, dict.fromkeys("abcde", 1)):
+        assert text.count("on rank 1") == 3
+        assert "; and 2 more" in text
 
 
 def test_several_machines_want_jax(capsys, monkeypatch):
