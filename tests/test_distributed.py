@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 from jax.experimental import multihost_utils
 
 from fer_helpers import distributed
@@ -140,49 +142,31 @@ def test_processes_with_other_settings_end_before_they_build_a_network(tmp_path,
     assert not (tmp_path / "run").exists()
 
 
-# What a process does after it has joined (or while it waits for others that never come), its exit
-# status, and how its last line begins.
-ENDS = {
-    "SIGTERM": ("1, 0", "os.kill(os.getpid(), signal.SIGTERM)", 143, "rank 0 was stopped. What"),
-    "SIGINT": ("1, 0", "os.kill(os.getpid(), signal.SIGINT)", 130, "rank 0 was stopped. What"),
-    "bad input": ("1, 0", "raise ValueError('no faces')", 2, "error: no faces"),
-    "bug": ("1, 0", "raise TypeError('a bug')", 1, "TypeError: a bug"),
-    "nobody comes": ("2, 1", "", 1, "error: the 2 processes did not meet at 127.0.0.1:"),
-}
-
-
-def test_a_process_ends_at_once_and_says_why(environment):
-    def run(joined, inside):
-        code = f"""
-import os, signal, time
-from fer_helpers import distributed
-distributed.PATIENCE, distributed.GRACE = 4, 0
-with distributed.join_processes("{address()}", {joined}):
-    {inside}
-    time.sleep({LONGEST})
+def test_signals_end_a_process_that_waits_and_one_that_has_joined(environment):
+    code = """
+import signal, sys, time
+from fer_helpers.distributed import join_processes
+where, processes, rank = sys.argv[1:]
+with join_processes(where, int(processes), int(rank)):
+    signal.raise_signal(signal.SIGTERM)  # which JAX takes for itself
+    time.sleep(30)
 """
-        pipes = {"stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes)
-
-    processes = [run(*case[:2]) for case in ENDS.values()]
-    for (_, _, status, line), process in zip(ENDS.values(), processes, strict=True):
-        text = process.communicate(timeout=LONGEST)[1]
-        assert process.returncode == status, text
-        assert text.splitlines()[-1].startswith(line)
-
-
-def test_ctrl_c_ends_a_process_that_waits_for_the_others(environment):
-    process = start("steps", "-", "-", address(), 2, 1, environment=environment)
+    pipes = {"env": environment, "stderr": subprocess.PIPE, "text": True}
+    alone, waiting = (
+        subprocess.Popen([sys.executable, "-c", code, address(), *numbers], **pipes)
+        for numbers in ("10", "21")
+    )
     try:
-        for line in process.stdout:
-            if "waits for 2 processes" in line:
-                break
+        assert "rank 1 waits for 2 processes" in waiting.stderr.readline()
         time.sleep(0.2)  # it now waits in C++
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
-        assert "start all processes again" in process.stdout.read()
+        waiting.send_signal(signal.SIGINT)
+        for process, rank, status in ((waiting, 1, 130), (alone, 0, 143)):
+            text = process.communicate(timeout=LONGEST)[1]
+            assert process.returncode == status, text
+            assert text.splitlines()[-1].startswith(f"rank {rank} was stopped. What was saved")
     finally:
-        process.kill()
+        alone.kill()
+        waiting.kill()
 
 
 def run_code(code, **options):
@@ -257,9 +241,10 @@ def interrupted(epoch, logs):
     if epoch == 1 and not Path("parts").exists():
         shutil.copytree("whole", "parts")
 
-def watched_fit(model, *rest):
+def watched_fit(model, *rest, **options):
     models.append(model)
-    return fit(model, *rest, callbacks=[keras.callbacks.LambdaCallback(interrupted)])
+    watch = keras.callbacks.LambdaCallback(interrupted)
+    return fit(model, *rest, **options, callbacks=[watch])
 
 training.fit = watched_fit
 whole = training.train("SAMPLE", 2, "whole", batch_size=16)
@@ -349,6 +334,66 @@ def test_a_port_in_use_is_named(monkeypatch):
             distributed.join_processes(f"127.0.0.1:{port}", 2, 0),
         ):
             pass
+
+
+class Ended(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def ends(monkeypatch):
+    """What would end the process raises `Ended`; the exit statuses and texts."""
+    seen = []
+
+    def end(status, text):
+        seen.append((status, text))
+        raise Ended
+
+    monkeypatch.setattr(distributed, "_end", end)
+    monkeypatch.setattr(distributed, "GRACE", 0)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (ValueError("no faces"), 2, "error: no faces"),
+        (OSError(28, "No space left"), 2, "error: [Errno 28] No space left"),
+        (TypeError("a bug"), 1, "TypeError: a bug\n"),
+        (
+            ValueError("UNKNOWN: Gloo failed\nmore"),
+            1,
+            "error: rank 0 lost another process (UNKNOWN",
+        ),
+        (JaxRuntimeError("ABORTED: gone"), 1, "error: rank 0 lost another process (ABORTED: gone)"),
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB"), 1, "jax.errors.JaxRuntimeError: RESOURCE_EX"),
+    ],
+)
+def test_an_error_ends_the_process(ends, error, status, text):
+    with pytest.raises(Ended):
+        distributed._end_on_error(error, 0)
+    assert ends[0][0] == status
+    assert ends[0][1].startswith(text)
+
+
+def test_a_process_waits_for_the_others_only_so_long(ends, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(distributed, "PATIENCE", 0.01)
+    monkeypatch.setattr(distributed, "_end_on_signals", lambda rank: None)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # `Ended`, in the timer's thread
+
+    def initialize(*arguments, **options):
+        until = time.monotonic() + 10
+        while not ends and time.monotonic() < until:
+            time.sleep(0.01)
+        raise Ended
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(Ended), distributed.join_processes("127.0.0.1:1", 2, 1):
+        pass
+    [(status, text)] = ends
+    assert status == 1
+    assert text.startswith("error: the 2 processes did not meet at 127.0.0.1:1 within")
 
 
 def agree(monkeypatch, *settings):
