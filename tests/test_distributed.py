@@ -17,11 +17,14 @@ import pytest
 from jax.errors import JaxRuntimeError
 from jax.experimental import multihost_utils
 
-from fer_helpers import distributed
+import tiny
+from fer_helpers import distributed, runs
 from fer_helpers.backend import keras
+from fer_helpers.batches import batches_of
 from fer_helpers.cli import main
 from fer_helpers.distributed import read_settings
 from fer_helpers.runs import read_history
+from fer_helpers.training import compile_model
 from kill_training import write_faces
 
 HERE = Path(__file__).parent
@@ -334,6 +337,22 @@ def test_a_port_in_use_is_named(monkeypatch):
             distributed.join_processes(f"127.0.0.1:{port}", 2, 0),
         ):
             pass
+
+
+@pytest.mark.parametrize(("processes", "rate"), [(1, 2e-3), (2, 0.5)])
+def test_an_error_in_one_process_assigns_nothing(tmp_path, monkeypatch, processes, rate):
+    model = compile_model(tiny.build(augment=False))
+    batches = batches_of(*tiny.faces(32), 16, False)
+    monkeypatch.setattr(runs, "process_info", lambda: (0, processes, 1))
+
+    def fail(epoch, logs):
+        model.optimizer.learning_rate = 0.5
+        raise OSError("no room")
+
+    watch = keras.callbacks.LambdaCallback(on_epoch_begin=fail)
+    with pytest.raises(OSError, match="no room"):
+        runs.fit(model, batches, batches, 1, tmp_path, callbacks=[watch])
+    assert float(model.optimizer.learning_rate) == pytest.approx(rate)
 
 
 class Ended(BaseException):
