@@ -1,9 +1,12 @@
 """The command line: ``python -m fer_helpers COMMAND``. The commands are in `commands`."""
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fer_helpers import commands, scores
@@ -32,6 +35,10 @@ WEIGHTS_HELP = (
 BACKBONE_HELP = (
     "compact (the default), deep, wide (for a GPU), or paper for the CNN of arXiv 2110.15028"
 )
+
+# Commands that save as they go, and go on when called again.
+GOES_ON = ("train", "recipe", "multitask", "fine_tuning")
+AGAIN = ". What was saved is whole: the same command goes on from it"
 
 
 def positive(word: str) -> int:
@@ -273,7 +280,8 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0; 2 after bad input, which is one line on stderr; 130 when interrupted.
+        Exit status: 0; 2 after an error, which is one line on stderr; 130 after Ctrl-C and 143
+        after SIGTERM, which say whether the command can go on.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if command := _successor(arguments):
@@ -284,18 +292,45 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
     """Parse the arguments and run their command; see `main`."""
+    if sys.stderr is None:  # closed, and what goes to None would go to stdout
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        print("error: stdout is closed: send it to a file or to /dev/null", file=sys.stderr)
+        return 2
     args = parser.parse_args(arguments)
+    again = AGAIN if args.command in GOES_ON else ""
     sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be any bytes
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files: no window is wanted
     try:
-        args.function(args)
-        sys.stdout.flush()
+        with _stopped_by_sigterm():
+            args.function(args)
+            sys.stdout.flush()
     except BrokenPipeError:  # as in "... | head", which stops reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if again:
+            print(f"error: the output is not read any more{again}", file=sys.stderr)
+            return 2
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"stopped{again}", file=sys.stderr)
+        return 128 + (stop.args or (signal.SIGINT,))[0]
     return 0
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM stop a command as Ctrl-C does."""
+
+    def stop(number, frame):
+        raise KeyboardInterrupt(number)
+
+    if threading.current_thread() is not threading.main_thread():  # signals are not its business
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

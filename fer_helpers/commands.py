@@ -95,9 +95,16 @@ def train(args) -> None:
         return
     if find_spec("jax"):  # `join_processes` says what to do without it
         os.environ.setdefault("KERAS_BACKEND", "jax")
-    from fer_helpers.distributed import join_processes, read_settings
+    from fer_helpers.distributed import check_agreement, join_processes, read_settings
 
-    with join_processes(*read_settings(args.address, args.processes, args.rank)):
+    settings = read_settings(args.address, args.processes, args.rank)
+    # Paths and addresses may differ between machines; `fit` compares what the faces are.
+    own = {"function", "address", "rank", "data_dir", "out", "json"}
+    with join_processes(*settings):
+        check_agreement(
+            {name: value for name, value in vars(args).items() if name not in own}
+            | {"processes": settings[1]}
+        )
         _train(args)
 
 

@@ -1,6 +1,7 @@
 """A run: train epoch by epoch, keep the best epoch, and go on where the run stopped."""
 
 import math
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,15 +135,15 @@ def fit(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     rank = process_info()[0]
-    _share_batches(model, train, validation)
     if rank == 0:
         for left in out_dir.glob(".writing-*"):
             left.unlink(missing_ok=True)  # from a run that was killed
     history = read_history(out_dir)
     done = int(history["epoch"].max()) if len(history) else 0
-    check_agreement(done, "histories of epochs")
-    check_agreement(len(train.images), "images")
     settings = run_settings(model, train, validation, monitor, start)
+    asked = {"finished epochs": done, "epochs": epochs, "patience": patience}
+    check_agreement(asked | settings)
+    _share_batches(model, train, validation)
     rate = settings["optimizer"]["learning_rate"]
     _check_patience(patience, rate)
     # Without a finished epoch nothing is resumed: the start is scored again.
@@ -179,7 +180,10 @@ def fit(
                 ],
             )
     finally:
-        if isinstance(rate, float):  # it fell in this run, and the next one starts with it
+        # It fell in this run, and the next one starts with it. After an error of one of several
+        # processes there is none, and this would wait for the others.
+        whole = process_info()[1] == 1 or sys.exc_info()[0] is None
+        if isinstance(rate, float) and whole:
             model.optimizer.learning_rate = rate
     if rank != 0:  # rank 0 may still be writing the file
         return pd.DataFrame(run.rows)

@@ -1,7 +1,8 @@
 """Training that is killed again and again: does it end as a run that was left in peace?
 
 ``python tests/kill_training.py 24`` trains once undisturbed, then once more with 24 SIGKILLs, at
-random moments and while a file of the run is being written, and compares the two.
+random moments and while a file of the run is being written, and compares the two. With SIGINT or
+SIGTERM as a second argument it sends that, and counts exit statuses and last lines too.
 """
 
 import itertools
@@ -69,8 +70,8 @@ def wait_for(condition, process: subprocess.Popen) -> bool:
     return False
 
 
-def kill(process: subprocess.Popen, out: Path, moment: str, generator: random.Random) -> bool:
-    """Kill a run at a `moment`; False if it ended before."""
+def kill(process, out: Path, moment: str, generator: random.Random, number: int) -> bool:
+    """Send a signal to a run at a `moment`; False if it ended before."""
     done = len(read_history(out))
     match moment:
         case "writing":
@@ -83,13 +84,20 @@ def kill(process: subprocess.Popen, out: Path, moment: str, generator: random.Ra
             time.sleep(generator.random() * 12)
     if process.poll() is not None:
         return False
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(number)
+    process.wait(LONGEST)
     return True
 
 
-def run(kills: int, epochs: int, folder: Path, seed: int = 0, program=PACKAGE) -> dict:
-    """Train undisturbed and with `kills` kills; return what came of both.
+def run(
+    kills: int,
+    epochs: int,
+    folder: Path,
+    seed: int = 0,
+    program=PACKAGE,
+    number: int = signal.SIGKILL,
+) -> dict:
+    """Train undisturbed and with `kills` signals of a `number`; return what came of both.
 
     Only what is killed runs as a process of its own, by `program`, such as ``("-m", "package")``.
     """
@@ -98,10 +106,13 @@ def run(kills: int, epochs: int, folder: Path, seed: int = 0, program=PACKAGE) -
     if cli.main(words(data, whole, epochs)) != 0:
         raise RuntimeError("the undisturbed run failed, see its error above")
     generator = random.Random(seed)
-    killed, epochs_done = [], []
+    killed, epochs_done, ends = [], [], []
     for _, moment in zip(range(kills), itertools.cycle(MOMENTS), strict=False):
-        if not kill(start(data, parts, epochs, program), parts, moment, generator):
+        process = start(data, parts, epochs, program)
+        if not kill(process, parts, moment, generator, number):
             break  # it reached its end
+        lines = (folder / "log.txt").read_text().splitlines()
+        ends.append((process.returncode, *(lines[-1:] if number != signal.SIGKILL else ())))
         killed.append(moment)
         epochs_done.append(len(read_history(parts)))
     code = cli.main(words(data, parts, epochs))
@@ -113,6 +124,7 @@ def run(kills: int, epochs: int, folder: Path, seed: int = 0, program=PACKAGE) -
     return {
         "exit code": code,
         "kills": dict(Counter(killed)),
+        "ends": dict(Counter(ends)),
         "epochs at the kills": epochs_done,
         "epochs": histories[1]["epoch"].tolist(),
         "loss difference": float((histories[0]["loss"] - histories[1]["loss"]).abs().max()),
@@ -127,6 +139,7 @@ if __name__ == "__main__":
     number = int(sys.argv[1])
     with tempfile.TemporaryDirectory() as name:
         began = time.monotonic()
-        report = run(number, number + 4, Path(name))
+        stop = signal.Signals[sys.argv[2]] if sys.argv[2:] else signal.SIGKILL
+        report = run(number, number + 4, Path(name), number=stop)
     for key, value in itertools.chain(report.items(), [("seconds", time.monotonic() - began)]):
         print(f"{key:<24}{value}")

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from fer_helpers import cli, load_model, predict, scores, training
+from fer_helpers import cli, commands, load_model, predict, scores, training
 from fer_helpers.cli import main
 from fer_helpers.datasets import Faces
 from fer_helpers.labels import TASKS
@@ -72,6 +73,57 @@ def test_data_says_what_is_there_and_how_to_get_the_rest(capsys, tmp_path):
     assert lines[0] == "SAMPLE   found: drawn by code"
     assert lines[2].startswith(f"FER      missing: not in {tmp_path / 'FER'}: kaggle")
     assert "terms" in lines[3] or "rules" in lines[3]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("command", "text"), [("data", ""), ("train", cli.AGAIN)])
+def test_a_stopped_command_says_how_to_go_on(capsys, monkeypatch, number, status, command, text):
+    def stopped(args):
+        signal.raise_signal(number)
+
+    stopped.__name__ = command
+    monkeypatch.setattr(commands, command, stopped)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main([command]) == status
+    assert capsys.readouterr().err == f"stopped{text}\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_commands_that_go_on_exist():
+    names = (vars(commands) | vars(studies)).keys()
+    assert names >= set(cli.GOES_ON)
+
+
+def test_a_run_that_nobody_reads_does_not_end_as_a_success():
+    code = """
+import sys
+from fer_helpers import cli, commands
+
+def train(args):
+    for _ in range(10_000):
+        print("epoch")
+
+commands.train = train
+sys.exit(cli.main(["train"]))
+"""
+    line = f"{shlex.join([sys.executable, '-c', code])} | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == f"error: the output is not read any more{cli.AGAIN}\n"
+
+
+def test_a_closed_output_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["data"]) == 2
+    assert capsys.readouterr().err == (
+        "error: stdout is closed: send it to a file or to /dev/null\n"
+    )
+
+
+def test_notes_do_not_go_to_the_results_where_stderr_is_closed(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["data", "--dataset", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_a_reader_that_has_enough_is_no_error(tmp_path):

@@ -5,18 +5,26 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
+from jax.experimental import multihost_utils
 
-from fer_helpers import distributed
+import tiny
+from fer_helpers import distributed, runs
 from fer_helpers.backend import keras
+from fer_helpers.batches import batches_of
 from fer_helpers.cli import main
 from fer_helpers.distributed import read_settings
 from fer_helpers.runs import read_history
+from fer_helpers.training import compile_model
 from kill_training import write_faces
 
 HERE = Path(__file__).parent
@@ -116,6 +124,54 @@ def test_a_lost_process_ends_the_run_and_the_next_start_goes_on(tmp_path, enviro
     assert not list(out.glob(".writing-*"))
 
 
+def test_processes_with_other_settings_end_before_they_build_a_network(tmp_path, environment):
+    write_faces(tmp_path)
+    words = ["train", "--dataset", "FER", "--data-dir", tmp_path, "--out", tmp_path / "run"]
+    where = address()
+    processes = [
+        start(
+            *(*words, "--seed", rank, "--batch-size", 16 * (rank + 1), "--distributed"),
+            *("--address", where, "--processes", 2, "--rank", rank),
+            environment=environment,
+        )
+        for rank in range(2)
+    ]
+    for text, process in zip(finish(*processes), processes, strict=True):
+        assert process.returncode == 2, text
+        last = text.splitlines()[-1]
+        assert last.startswith("error: the processes have different settings: ")
+        assert "seed is 0 on rank 0, but 1 on rank 1" in last
+        assert "batch_size is 16 on rank 0, but 32 on rank 1" in last
+    assert not (tmp_path / "run").exists()
+
+
+def test_signals_end_a_process_that_waits_and_one_that_has_joined(environment):
+    code = """
+import signal, sys, time
+from fer_helpers.distributed import join_processes
+where, processes, rank = sys.argv[1:]
+with join_processes(where, int(processes), int(rank)):
+    signal.raise_signal(signal.SIGTERM)  # which JAX takes for itself
+    time.sleep(30)
+"""
+    pipes = {"env": environment, "stderr": subprocess.PIPE, "text": True}
+    alone, waiting = (
+        subprocess.Popen([sys.executable, "-c", code, address(), *numbers], **pipes)
+        for numbers in ("10", "21")
+    )
+    try:
+        assert "rank 1 waits for 2 processes" in waiting.stderr.readline()
+        time.sleep(0.2)  # it now waits in C++
+        waiting.send_signal(signal.SIGINT)
+        for process, rank, status in ((waiting, 1, 130), (alone, 0, 143)):
+            text = process.communicate(timeout=LONGEST)[1]
+            assert process.returncode == status, text
+            assert text.splitlines()[-1].startswith(f"rank {rank} was stopped. What was saved")
+    finally:
+        alone.kill()
+        waiting.kill()
+
+
 def run_code(code, **options):
     """Run code that needs a TensorFlow of its own, with two devices."""
     paths = os.pathsep.join([str(HERE), *sys.path])
@@ -190,7 +246,8 @@ def interrupted(epoch, logs):
 
 def watched_fit(model, *rest, **options):
     models.append(model)
-    return fit(model, *rest, callbacks=[keras.callbacks.LambdaCallback(interrupted)], **options)
+    watch = keras.callbacks.LambdaCallback(interrupted)
+    return fit(model, *rest, **options, callbacks=[watch])
 
 training.fit = watched_fit
 whole = training.train("SAMPLE", 2, "whole", batch_size=16)
@@ -231,6 +288,10 @@ def test_settings_come_from_flags_or_the_environment(monkeypatch):
         (("b", 2, 0), "HOST:PORT"),
         (("b:", 2, 0), "HOST:PORT"),
         (("1", 2, 0), "HOST:PORT"),
+        ((":1", 2, 0), "HOST:PORT"),
+        (("b:0", 2, 0), "HOST:PORT"),
+        (("b:65536", 2, 0), "HOST:PORT"),
+        (("b:²", 2, 0), "HOST:PORT"),
         (("b:port", 2, 0), "HOST:PORT"),
     ],
 )
@@ -264,6 +325,135 @@ def test_what_is_built_inside_undistributed_is_not_shared():
 
 def test_a_sum_over_one_replica_is_the_number():
     assert distributed.sum_over_replicas(3.5) == 3.5
+
+
+def test_a_port_in_use_is_named(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        message = f"port {port} of 127.0.0.1:{port} cannot be used .*: choose another port"
+        with (
+            pytest.raises(OSError, match=message),
+            distributed.join_processes(f"127.0.0.1:{port}", 2, 0),
+        ):
+            pass
+
+
+@pytest.mark.parametrize(("processes", "rate"), [(1, 2e-3), (2, 0.5)])
+def test_an_error_in_one_process_assigns_nothing(tmp_path, monkeypatch, processes, rate):
+    model = compile_model(tiny.build(augment=False))
+    batches = batches_of(*tiny.faces(32), 16, False)
+    monkeypatch.setattr(runs, "process_info", lambda: (0, processes, 1))
+
+    def fail(epoch, logs):
+        model.optimizer.learning_rate = 0.5
+        raise OSError("no room")
+
+    watch = keras.callbacks.LambdaCallback(on_epoch_begin=fail)
+    with pytest.raises(OSError, match="no room"):
+        runs.fit(model, batches, batches, 1, tmp_path, callbacks=[watch])
+    assert float(model.optimizer.learning_rate) == pytest.approx(rate)
+
+
+class Ended(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def ends(monkeypatch):
+    """What would end the process raises `Ended`; the exit statuses and texts."""
+    seen = []
+
+    def end(status, text):
+        seen.append((status, text))
+        raise Ended
+
+    monkeypatch.setattr(distributed, "_end", end)
+    monkeypatch.setattr(distributed, "GRACE", 0)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (ValueError("no faces"), 2, "error: no faces"),
+        (OSError(28, "No space left"), 2, "error: [Errno 28] No space left"),
+        (TypeError("a bug"), 1, "TypeError: a bug\n"),
+        (
+            ValueError("UNKNOWN: Gloo failed\nmore"),
+            1,
+            "error: rank 0 lost another process (UNKNOWN",
+        ),
+        (JaxRuntimeError("ABORTED: gone"), 1, "error: rank 0 lost another process (ABORTED: gone)"),
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB"), 1, "jax.errors.JaxRuntimeError: RESOURCE_EX"),
+    ],
+)
+def test_an_error_ends_the_process(ends, error, status, text):
+    with pytest.raises(Ended):
+        distributed._end_on_error(error, 0)
+    assert ends[0][0] == status
+    assert ends[0][1].startswith(text)
+
+
+def test_a_process_waits_for_the_others_only_so_long(ends, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(distributed, "PATIENCE", 0.01)
+    monkeypatch.setattr(distributed, "_end_on_signals", lambda rank: None)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # `Ended`, in the timer's thread
+
+    def initialize(*arguments, **options):
+        until = time.monotonic() + 10
+        while not ends and time.monotonic() < until:
+            time.sleep(0.01)
+        raise Ended
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(Ended), distributed.join_processes("127.0.0.1:1", 2, 1):
+        pass
+    [(status, text)] = ends
+    assert status == 1
+    assert text.startswith("error: the 2 processes did not meet at 127.0.0.1:1 within")
+
+
+def agree(monkeypatch, *settings):
+    """Compare settings as processes of their own would; return the message of each."""
+    own, met = threading.local(), threading.Barrier(len(settings), timeout=30)
+    shown = [None] * len(settings)
+
+    def gather(array):
+        shown[own.rank] = array
+        met.wait()
+        together = np.stack(shown)  # fails with shapes that differ, as the real one does
+        met.wait()
+        return together
+
+    def compare(rank):
+        own.rank = rank
+        try:
+            distributed.check_agreement(settings[rank])
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    monkeypatch.setattr(distributed, "process_info", lambda: (0, len(settings), len(settings)))
+    with ThreadPoolExecutor(len(settings)) as pool:
+        return [*pool.map(compare, range(len(settings)))]
+
+
+def test_processes_compare_their_settings(monkeypatch):
+    one = {"seed": 0, "training": {"images": "uint8", "batch_size": 32}, "start": None}
+    assert agree(monkeypatch, one, one.copy(), one.copy()) == ["", "", ""]
+    assert agree(monkeypatch, {"rate": np.nan}, {"rate": np.nan}) == ["", ""]
+    other = one | {"training": {"images": "uint8", "batch_size": 16}, "start": "größer"}
+    for text in agree(monkeypatch, one, one, other):
+        assert "training.batch_size is 32 on rank 0, but 16 on rank 2" in text
+        assert 'start is null on rank 0, but "gr' in text
+        assert "rank 1" not in text
+        assert "seed" not in text
+    for text in agree(monkeypatch, {}, dict.fromkeys("abcde", 1)):
+        assert text.count("on rank 1") == 3
+        assert "; and 2 more" in text
 
 
 def test_several_machines_want_jax(capsys, monkeypatch):
