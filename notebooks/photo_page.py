@@ -27,7 +27,7 @@ except ImportError:  # Windows
 
 MAX_UPLOAD = 20 << 20  # bytes; the Makefile's limit of a websocket message leaves room for it
 MAX_MEMORY = 6 << 30  # bytes that the page's kernel may allocate
-# Pixels along the longer side of a photo: the smallest face that is found still fills the network's input.
+# Pixels along the longer side of a photo: the smallest face found still fills the network's input.
 PHOTO_SIDE = IMAGE_SIZE * DETECTION_SIDE // SMALLEST_FACE
 SHOWN_FACES = 4
 

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
 import ipywidgets
+import psutil
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
@@ -123,15 +125,38 @@ def use_widgets(page, files, screenshots):
     page.screenshot(path=screenshots / "text.png", full_page=True)
 
 
-def test_demo_page_finds_a_face_and_refuses_a_text_file(page, files, serve, screenshots):
+def kernels():
+    """The kernels that run below this process."""
+    below = psutil.Process().children(recursive=True)
+    return [process for process in below if "ipykernel_launcher" in process.cmdline()]
+
+
+def test_demo_page_finds_a_face_and_refuses_what_it_must(page, files, serve, screenshots):
     copy_notebook("demo.ipynb", files)
-    page.goto(serve(*made("demo", "demo.ipynb"), path="/"), timeout=2 * MINUTES)
+    address = serve(*made("demo", "demo.ipynb"), path="/")
+    # Another name of this machine, as an attacker's would be, is refused before a kernel starts.
+    assert page.goto(address.replace("127.0.0.1", "foreign.localhost")).status == 403
+    assert not kernels()
+    # The link cannot put a script into the page.
+    script = urllib.parse.quote('"><img src=x onerror="window.hacked=1">')
+    page.goto(f"{address}?theme={script}&template={script}", timeout=2 * MINUTES)
     expect(page.get_by_role("button", name="Choose a photo")).to_be_visible(timeout=2 * MINUTES)
+    expect(page.locator("img[src=x]")).to_have_count(0)
+    assert page.evaluate("window.hacked") is None
     use_widgets(page, files, screenshots)
-    # Larger than what the server accepts by default, beyond which files are lost silently.
-    (files / "huge.jpg").write_bytes(bytes(25 << 20))
+    # Larger than a message may be, with which a file would be lost silently: it takes the place
+    # of the answer for the photo before.
+    upload(page, files / "astronaut.png")
+    expect(page.locator(".widget-hprogress:visible")).to_have_count(7, timeout=MINUTES)
+    (files / "huge.jpg").write_bytes(bytes(50 << 20))
     upload(page, files / "huge.jpg")
-    status = page.get_by_role("status").filter(has_text="huge.jpg has 25 MB: at most 20 MB")
+    status = page.get_by_role("status").filter(has_text="huge.jpg has 50 MB: at most 20 MB")
+    expect(status).to_be_visible(timeout=MINUTES)
+    expect(page.locator(".widget-hprogress:visible")).to_have_count(0)
+    # The largest that is promised arrives.
+    (files / "largest.jpg").write_bytes(bytes(20 << 20))
+    upload(page, files / "largest.jpg")
+    status = page.get_by_role("status").filter(has_text="largest.jpg is not an image")
     expect(status).to_be_visible(timeout=MINUTES)
     # The camera is a second way in. Chromium's fake one shows no face.
     page.get_by_role("button", name="Open the camera").click()
@@ -139,6 +164,14 @@ def test_demo_page_finds_a_face_and_refuses_a_text_file(page, files, serve, scre
     status = page.get_by_role("status").filter(has_text="No face found")
     expect(status).to_be_visible(timeout=MINUTES)
     assert not [file for file in os.listdir(files) if "snapshot" in file]
+    # With the page goes its kernel, and the last photo with it.
+    assert len(kernels()) == 1
+    page.goto("about:blank")
+    for _ in range(60):
+        if not kernels():
+            break
+        time.sleep(0.5)
+    assert not kernels()
 
 
 def test_notebook_07_runs_in_jupyterlab(page, files, serve, screenshots):
