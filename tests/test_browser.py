@@ -128,7 +128,8 @@ def use_widgets(page, files, screenshots):
 def kernels():
     """The kernels that run below this process."""
     below = psutil.Process().children(recursive=True)
-    return [process for process in below if "ipykernel_launcher" in process.cmdline()]
+    words = {process: process.as_dict(["cmdline"])["cmdline"] for process in below}
+    return [process for process in below if "ipykernel_launcher" in (words[process] or ())]
 
 
 def test_demo_page_finds_a_face_and_refuses_what_it_must(page, files, serve, screenshots):
