@@ -3,15 +3,8 @@ PYTHON ?= python3
 DATASET ?= SAMPLE
 EPOCHS ?=
 BIN := .venv/bin
-# Photos travel by websocket: room for the 20 MB that photo_page.py accepts, and 2 MB to spare.
-UPLOADS := "websocket_max_message_size":23068672
-# The page belongs to its visitor alone. Another host's name is refused (DNS rebinding), and the link
-# chooses neither theme nor template: both are copied into the page. A closed page ends its kernel by a
-# message without XSRF token, which needs the kernel's secret id and the page's own origin; where the
-# message is lost, an idle kernel without a page ends after a minute.
-PRIVATE := '--Voila.tornado_settings={$(UPLOADS),"allow_remote_access":False,"disable_check_xsrf":True}' \
-  --VoilaConfiguration.allow_theme_override=NO --VoilaConfiguration.allow_template_override=NO \
-  --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=15
+# Photos travel by websocket: with the server's own limit of 10 MB a larger one is lost silently.
+UPLOADS := tornado_settings={"websocket_max_message_size":23068672}
 
 .PHONY: setup course lab demo solutions site colab publish test test-lowest bench mutants audit lint format lock \
   notebooks clean
@@ -30,11 +23,11 @@ course: setup
 	$(BIN)/python notebooks/run.py --dataset $(DATASET) $(if $(EPOCHS),--epochs $(EPOCHS))
 
 lab: setup
-	$(BIN)/jupyter lab notebooks '--ServerApp.tornado_settings={$(UPLOADS)}'
+	$(BIN)/jupyter lab notebooks '--ServerApp.$(UPLOADS)'
 
 # A page for people who do not read code: upload a photo, see its faces.
 demo: setup
-	$(BIN)/voila notebooks/demo.ipynb --Voila.ip=127.0.0.1 --theme=light $(PRIVATE)
+	$(BIN)/python notebooks/serve_demo.py
 
 # The notebooks with the exercises solved: results/solutions/.
 solutions: setup

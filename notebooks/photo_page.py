@@ -20,13 +20,7 @@ from fer_helpers.model import IMAGE_SIZE
 from fer_helpers.photos import NO_FACE, open_photo, predict_photo
 from fer_helpers.prediction import grad_cam, predict
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
-
-MAX_UPLOAD = 20 << 20  # bytes; the Makefile's limit of a websocket message leaves room for it
-MAX_MEMORY = 6 << 30  # bytes that the page's kernel may allocate
+MAX_UPLOAD = 20 << 20  # bytes; serve_demo.py and the Makefile let larger messages pass
 # Pixels along the longer side of a photo: the smallest face found still fills the network's input.
 PHOTO_SIDE = IMAGE_SIZE * DETECTION_SIDE // SMALLEST_FACE
 SHOWN_FACES = 4
@@ -93,13 +87,6 @@ function render({ model, el }) {
 }
 export default { render };
 """
-
-
-def limit_memory() -> None:
-    """Let this process allocate at most `MAX_MEMORY`; on Windows, which cannot, do nothing."""
-    if resource:
-        _, highest = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, highest))
 
 
 def photo_input() -> widgets.Widget:

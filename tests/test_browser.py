@@ -1,5 +1,6 @@
 """The photo widgets in a real browser: the page that `make demo` serves, and JupyterLab."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -41,58 +42,60 @@ def files(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def serve(tmp_path):
-    """Start a Jupyter server and wait until it answers; it ends with the test."""
+@contextlib.contextmanager
+def serving(folder, words, path):
+    """Start a Jupyter server in a folder, wait until it answers, yield its process and address.
+
+    `words` follow ``python``.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    servers = []
-
-    def start(*words, path):
-        words = [word.replace("{port}", str(port)) for word in words]
-        log = (tmp_path / "server.log").open("w")
-        servers.append(
-            subprocess.Popen([sys.executable, "-m", *words], stdout=log, stderr=log, cwd=tmp_path)
-        )
-        address = f"http://127.0.0.1:{port}{path}"
+    words = [word.replace("{port}", str(port)) for word in words]
+    log = folder / "server.log"
+    with log.open("w") as file:
+        server = subprocess.Popen([sys.executable, *words], stdout=file, stderr=file, cwd=folder)
+    try:
         for _ in range(120):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/static/favicons/favicon.ico")
             except urllib.error.HTTPError:
-                return address
+                break
             except OSError:
                 time.sleep(0.5)
             else:
-                return address
-        raise TimeoutError((tmp_path / "server.log").read_text())
-
-    yield start
-    for server in servers:
+                break
+        else:
+            raise TimeoutError(log.read_text())
+        yield server, f"http://127.0.0.1:{port}{path}"
+    finally:
         server.terminate()
         server.wait(20)
 
 
-def made(target, path):
-    """The words with which the Makefile starts a server, except for what is served."""
+@pytest.fixture
+def serve(tmp_path):
+    """Start a Jupyter server and return its address; it ends with the test."""
+    with contextlib.ExitStack() as servers:
+        yield lambda *words, path: servers.enter_context(serving(tmp_path, words, path))[1]
+
+
+def lab(path):
+    """The words with which the Makefile starts JupyterLab, except for what is served."""
     # Within make test, MAKEFLAGS would add the outer make's own words to the lines.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    lines = subprocess.check_output(["make", "-n", target], cwd=ROOT, env=env, text=True)
+    lines = subprocess.check_output(["make", "-n", "lab"], cwd=ROOT, env=env, text=True)
     words = shlex.split(lines.splitlines()[-1])
-    place = next(number for number, word in enumerate(words) if word.startswith("notebooks"))
-    return [
-        Path(words[0]).name,
-        *words[1:place],
-        path,
-        *words[place + 1 :],
-        "--no-browser",
-        "--port={port}",
-    ]
+    place = words.index("notebooks")
+    return ["-m", Path(words[0]).name, *words[1:place], path, *words[place + 1 :]]
+
+
+OPTIONS = ["--no-browser", "--port={port}"]
 
 
 def copy_notebook(name, folder):
     """A notebook, and the modules beside it that it imports."""
-    for file in (name, "exercises.py", "photo_page.py"):
+    for file in (name, "exercises.py", "photo_page.py", "serve_demo.py"):
         shutil.copy(ROOT / "notebooks" / file, folder)
 
 
@@ -134,7 +137,7 @@ def kernels():
 
 def test_demo_page_finds_a_face_and_refuses_what_it_must(page, files, serve, screenshots):
     copy_notebook("demo.ipynb", files)
-    address = serve(*made("demo", "demo.ipynb"), path="/")
+    address = serve("serve_demo.py", *OPTIONS, path="/")
     # Another name of this machine, as an attacker's would be, is refused before a kernel starts.
     assert page.goto(address.replace("127.0.0.1", "foreign.localhost")).status == 403
     assert not kernels()
@@ -178,7 +181,7 @@ def test_demo_page_finds_a_face_and_refuses_what_it_must(page, files, serve, scr
 def test_notebook_07_runs_in_jupyterlab(page, files, serve, screenshots):
     name = "07_predict_your_photos.ipynb"
     copy_notebook(name, files)
-    words = made("lab", ".")
+    words = [*lab("."), *OPTIONS]
     words += ["--ip=127.0.0.1", "--allow-root", "--IdentityProvider.token="]
     words += ["--expose-app-in-browser"]
     words += [

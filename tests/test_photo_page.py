@@ -65,12 +65,14 @@ def test_a_number_in_place_of_content_is_not_taken_as_that_many_bytes():
 def test_the_memory_of_the_page_is_limited():
     import resource
 
+    import serve_demo
+
     before = resource.getrlimit(resource.RLIMIT_DATA)
     try:
-        photo_page.limit_memory()
+        serve_demo.limit_memory()
         np.empty(1 << 30, np.uint8)
         with pytest.raises(MemoryError):
-            np.empty(photo_page.MAX_MEMORY, np.uint8)
+            np.empty(serve_demo.MAX_MEMORY, np.uint8)
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
