@@ -44,8 +44,8 @@ SETTINGS = {
             "websocket_max_message_size": MAX_MESSAGE,
             # No other name for this machine, which another's page could use (DNS rebinding).
             "allow_remote_access": False,
-            # The message with which a closed page ends its kernel has no XSRF token. It needs the
-            # kernel's secret id, and comes from the page itself: the origin is checked all the same.
+            # The message by which a closed page ends its kernel has no XSRF token. It needs the
+            # kernel's secret id, and its origin is checked all the same.
             "disable_check_xsrf": True,
         },
     },

@@ -128,6 +128,16 @@ def use_widgets(page, files, screenshots):
     page.screenshot(path=screenshots / "text.png", full_page=True)
 
 
+OLD_PROTOCOL = """
+() => new Promise((done) => {
+  const kernel = JSON.parse(document.getElementById("jupyter-config-data").textContent).kernelId;
+  const socket = new WebSocket(`ws://${location.host}/api/kernels/${kernel}/channels`);
+  socket.onopen = () => done("open");
+  socket.onerror = () => done("refused");
+})
+"""
+
+
 def kernels():
     """The kernels that run below this process."""
     below = psutil.Process().children(recursive=True)
@@ -147,6 +157,8 @@ def test_demo_page_finds_a_face_and_refuses_what_it_must(page, files, serve, scr
     expect(page.get_by_role("button", name="Choose a photo")).to_be_visible(timeout=2 * MINUTES)
     expect(page.locator("img[src=x]")).to_have_count(0)
     assert page.evaluate("window.hacked") is None
+    # Nor does the server speak a protocol in which one picture makes it allocate gigabytes.
+    assert page.evaluate(OLD_PROTOCOL) == "refused"
     use_widgets(page, files, screenshots)
     # Larger than a message may be, with which a file would be lost silently: it takes the place
     # of the answer for the photo before.
