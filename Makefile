@@ -4,7 +4,7 @@ DATASET ?= SAMPLE
 EPOCHS ?=
 BIN := .venv/bin
 # Photos travel by websocket: with the server's own limit of 10 MB a larger one is lost silently.
-UPLOADS := tornado_settings={"websocket_max_message_size":41943040}
+UPLOADS := tornado_settings={"websocket_max_message_size":23068672}
 
 .PHONY: setup course lab demo solutions site colab publish test test-lowest bench mutants audit lint format lock \
   notebooks clean
@@ -27,7 +27,7 @@ lab: setup
 
 # A page for people who do not read code: upload a photo, see its faces.
 demo: setup
-	$(BIN)/voila notebooks/demo.ipynb --Voila.ip=127.0.0.1 --theme=light '--Voila.$(UPLOADS)'
+	$(BIN)/python notebooks/serve_demo.py
 
 # The notebooks with the exercises solved: results/solutions/.
 solutions: setup

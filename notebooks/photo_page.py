@@ -4,7 +4,7 @@ A photo is not written to disk, and nothing of it is printed or logged.
 """
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import ipywidgets as widgets
 import numpy as np
@@ -14,18 +14,38 @@ from PIL import Image
 
 from fer_helpers import plots
 from fer_helpers.backend import keras
+from fer_helpers.detection import DETECTION_SIDE, SMALLEST_FACE
 from fer_helpers.labels import TASKS
+from fer_helpers.model import IMAGE_SIZE
 from fer_helpers.photos import NO_FACE, open_photo, predict_photo
 from fer_helpers.prediction import grad_cam, predict
 
-MAX_UPLOAD = 20 << 20  # bytes
+MAX_UPLOAD = 20 << 20  # bytes; serve_demo.py and the Makefile let larger messages pass
+# Pixels along the longer side of a photo: the smallest face found still fills the network's input.
+PHOTO_SIDE = IMAGE_SIZE * DETECTION_SIDE // SMALLEST_FACE
 SHOWN_FACES = 4
 
 
-# The camera is asked for on a click, never before, and is released after the picture. The picture
-# travels only to the kernel: on a laptop it stays there.
-CAMERA = """
+# The camera is asked for on a click, never before, and is released after the picture. A photo
+# travels only to the kernel: on a laptop it stays there. A file above the limit is not sent, only
+# its name and size: the server would end the connection without a word.
+PHOTO_INPUT = """
 function render({ model, el }) {
+  const send = async (name, blob) => {
+    const fits = blob.size <= model.get("limit");
+    const content = new DataView(fits ? await blob.arrayBuffer() : new ArrayBuffer(0));
+    model.set("photo", { name, size: blob.size, content });
+    model.save_changes();
+  };
+  const choose = document.createElement("button");
+  const file = document.createElement("input");
+  choose.className = "jupyter-button";
+  choose.textContent = "Choose a photo";
+  choose.onclick = () => file.click();
+  file.type = "file";
+  file.accept = "image/*";
+  file.onclick = () => (file.value = "");
+  file.onchange = () => file.files.length && send(file.files[0].name, file.files[0]);
   const button = document.createElement("button");
   const video = document.createElement("video");
   const message = document.createElement("span");
@@ -60,37 +80,40 @@ function render({ model, el }) {
     canvas.height = video.videoHeight;
     canvas.getContext("2d").drawImage(video, 0, 0);
     stop();
-    const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9));
-    model.set("picture", new DataView(await blob.arrayBuffer()));
-    model.save_changes();
+    await send("photo", await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9)));
   };
-  el.append(button, message, video);
+  el.append(choose, button, message, video);
   return stop;
 }
 export default { render };
 """
 
 
-def camera_button() -> widgets.Widget:
-    """Return a button that opens the camera and then takes a picture.
+def photo_input() -> widgets.Widget:
+    """Return buttons that choose a photo and take one.
 
-    Its trait ``picture`` holds the picture as the bytes of a JPEG, empty at first. Without the
-    package anywidget, return a line of text that names it.
+    Returns
+    -------
+    ipywidgets.Widget
+        Its trait ``photo`` holds what was chosen last: a dictionary with ``name``, ``size`` in
+        bytes and ``content``, the file's bytes, empty if there are more than `MAX_UPLOAD`. It is
+        empty at first. Without the package anywidget, a `FileUpload`.
     """
     try:
         import anywidget
     except ImportError:
-        return widgets.HTML("To take a picture here: pip install anywidget, restart the kernel.")
+        return widgets.FileUpload(accept="image/*", multiple=False, description="Choose a photo")
 
-    class Snapshot(anywidget.AnyWidget):
-        picture = traitlets.CBytes().tag(sync=True)
-        _esm = CAMERA
+    class PhotoInput(anywidget.AnyWidget):
+        photo = traitlets.Dict().tag(sync=True, echo_update=False)
+        limit = traitlets.Int(MAX_UPLOAD).tag(sync=True)
+        _esm = PHOTO_INPUT
 
-    return Snapshot()
+    return PhotoInput()
 
 
-def uploaded_files(value: Mapping | Iterable) -> list[tuple[str, bytes]]:
-    """Return name and content of each file that was uploaded.
+def uploaded_files(value: Mapping | Iterable) -> list[dict]:
+    """Return each file that was uploaded, as a dictionary with ``name``, ``size`` and ``content``.
 
     Parameters
     ----------
@@ -98,26 +121,41 @@ def uploaded_files(value: Mapping | Iterable) -> list[tuple[str, bytes]]:
         Of a `FileUpload`, of ipywidgets 7 (name -> dict) or 8 (a sequence of dicts).
     """
     if isinstance(value, Mapping):  # 7: {name: {"metadata": ..., "content": ...}}
-        return [(name, bytes(file["content"])) for name, file in value.items()]
-    return [(file["name"], bytes(file["content"])) for file in value]
+        return [{**file["metadata"], "content": file["content"]} for file in value.values()]
+    return list(value)
 
 
-def read_upload(name: str, content: bytes) -> Image.Image:
+def read_upload(file: Mapping) -> Image.Image:
     """Open an uploaded file, whatever its name says.
+
+    Parameters
+    ----------
+    file
+        ``name``, ``size`` in bytes, and ``content``, bytes or a memoryview.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Of mode RGB, upright, at most `PHOTO_SIDE` pixels along its longer side.
 
     Raises
     ------
     ValueError
         The file is larger than `MAX_UPLOAD`, or its content is not an image.
     """
-    if len(content) > MAX_UPLOAD:
+    name, size = file["name"], max(file["size"], len(file["content"]))
+    if size > MAX_UPLOAD:
         raise ValueError(
-            f"{name} has {len(content) / 2**20:.0f} MB: at most {MAX_UPLOAD >> 20} MB are read"
+            f"{name} has {size / 2**20:.0f} MB: at most {MAX_UPLOAD >> 20} MB are read. Choose a "
+            "smaller file."
         )
     try:
-        return open_photo(content)
+        # No `bytes(content)`: for a number, which a message may hold, it is that many bytes.
+        picture = open_photo(memoryview(file["content"]))
     except ValueError as error:
         raise ValueError(str(error).replace("the file", name, 1)) from None
+    picture.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
+    return picture
 
 
 def change_face(
@@ -164,8 +202,7 @@ def photo_explorer(model: keras.Model) -> widgets.VBox:
     ipywidgets.VBox
         To be displayed.
     """
-    upload = widgets.FileUpload(accept="image/*", multiple=False, description="Choose a photo")
-    camera = camera_button()
+    choice = photo_input()
     message = widgets.HTML()
     shown = widgets.Image(format="png")
     face = widgets.Dropdown(description="face")
@@ -180,13 +217,14 @@ def photo_explorer(model: keras.Model) -> widgets.VBox:
     tools.layout.flex_flow = "row wrap"
     for widget in (shown, tools):
         widget.layout.display = "none"
+    sliders = {angle: 0, light: 1, covered: 0}  # and how a new photo is shown
     found: dict[str, np.ndarray] = {}
 
-    def show_photo(read: Callable[[], Image.Image]) -> None:
+    def show_photo(file: Mapping) -> None:
         shown.layout.display = tools.layout.display = "none"
         _say(message, "Looking for faces …")
         try:
-            picture = read()
+            picture = read_upload(file)
             crops, table = predict_photo(model, picture)
         except ValueError as error:
             _say(message, str(error), "#D55E00")
@@ -194,13 +232,19 @@ def photo_explorer(model: keras.Model) -> widgets.VBox:
         if table.empty:
             _say(message, f"{NO_FACE.capitalize()}. A larger, sharper or frontal one may help.")
             return
-        _say(message, f"{len(table)} face{'s' * (len(table) > 1)} found.")
-        shown.value = _png(plots.photo(picture, table.head(SHOWN_FACES)))
+        few = "" if len(table) <= SHOWN_FACES else f" The {SHOWN_FACES} largest are shown."
+        _say(message, f"{len(table)} face{'s' * (len(table) > 1)} found.{few}")
+        figure = plots.photo(picture, table.head(SHOWN_FACES))
+        figure.axes[0].set_title("")  # it would count the faces that are shown
+        shown.value = _png(figure)
         found["crops"] = crops
-        face.unobserve(show_change, "value")
+        for widget in (face, *sliders):
+            widget.unobserve(show_change, "value")
         face.options = [(str(number + 1), number) for number in range(len(crops[:SHOWN_FACES]))]
         face.value = 0
-        face.observe(show_change, "value")
+        for slider, value in sliders.items():
+            slider.value = value
+        observe_tools()
         shown.layout.display = ""
         tools.layout.display = "flex"
         show_change()
@@ -214,19 +258,20 @@ def photo_explorer(model: keras.Model) -> widgets.VBox:
             bars[name].value = float(probability)
             numbers[name].value = f"{probability:.0%}"
 
-    def on_upload(_) -> None:
-        for name, content in uploaded_files(upload.value):
-            show_photo(lambda name=name, content=content: read_upload(name, content))
+    def observe_tools() -> None:
+        for widget in (face, *sliders):
+            widget.observe(show_change, "value")
 
-    def on_picture(change) -> None:
-        if change["new"]:
-            show_photo(lambda: read_upload("photo", change["new"]))
+    def on_upload(change) -> None:
+        for file in uploaded_files(change["new"]):
+            show_photo(file)
 
-    upload.observe(on_upload, "value")
-    camera.observe(on_picture, "picture")  # never called for a line of text
-    for slider in (face, angle, light, covered):
-        slider.observe(show_change, "value")
-    return widgets.VBox([widgets.HBox([upload, camera]), message, shown, tools])
+    if choice.has_trait("photo"):
+        choice.observe(lambda change: show_photo(change["new"]), "photo")
+    else:
+        choice.observe(on_upload, "value")
+    observe_tools()
+    return widgets.VBox([choice, message, shown, tools])
 
 
 def _say(place: widgets.HTML, text: str, colour: str = "inherit") -> None:

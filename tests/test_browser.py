@@ -1,5 +1,6 @@
 """The photo widgets in a real browser: the page that `make demo` serves, and JupyterLab."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -9,10 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
 import ipywidgets
+import psutil
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
@@ -39,58 +42,60 @@ def files(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def serve(tmp_path):
-    """Start a Jupyter server and wait until it answers; it ends with the test."""
+@contextlib.contextmanager
+def serving(folder, words, path):
+    """Start a Jupyter server in a folder, wait until it answers, yield its process and address.
+
+    `words` follow ``python``.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    servers = []
-
-    def start(*words, path):
-        words = [word.replace("{port}", str(port)) for word in words]
-        log = (tmp_path / "server.log").open("w")
-        servers.append(
-            subprocess.Popen([sys.executable, "-m", *words], stdout=log, stderr=log, cwd=tmp_path)
-        )
-        address = f"http://127.0.0.1:{port}{path}"
+    words = [word.replace("{port}", str(port)) for word in words]
+    log = folder / "server.log"
+    with log.open("w") as file:
+        server = subprocess.Popen([sys.executable, *words], stdout=file, stderr=file, cwd=folder)
+    try:
         for _ in range(120):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/static/favicons/favicon.ico")
             except urllib.error.HTTPError:
-                return address
+                break
             except OSError:
                 time.sleep(0.5)
             else:
-                return address
-        raise TimeoutError((tmp_path / "server.log").read_text())
-
-    yield start
-    for server in servers:
+                break
+        else:
+            raise TimeoutError(log.read_text())
+        yield server, f"http://127.0.0.1:{port}{path}"
+    finally:
         server.terminate()
         server.wait(20)
 
 
-def made(target, path):
-    """The words with which the Makefile starts a server, except for what is served."""
+@pytest.fixture
+def serve(tmp_path):
+    """Start a Jupyter server and return its address; it ends with the test."""
+    with contextlib.ExitStack() as servers:
+        yield lambda *words, path: servers.enter_context(serving(tmp_path, words, path))[1]
+
+
+def lab(path):
+    """The words with which the Makefile starts JupyterLab, except for what is served."""
     # Within make test, MAKEFLAGS would add the outer make's own words to the lines.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    lines = subprocess.check_output(["make", "-n", target], cwd=ROOT, env=env, text=True)
+    lines = subprocess.check_output(["make", "-n", "lab"], cwd=ROOT, env=env, text=True)
     words = shlex.split(lines.splitlines()[-1])
-    place = next(number for number, word in enumerate(words) if word.startswith("notebooks"))
-    return [
-        Path(words[0]).name,
-        *words[1:place],
-        path,
-        *words[place + 1 :],
-        "--no-browser",
-        "--port={port}",
-    ]
+    place = words.index("notebooks")
+    return ["-m", Path(words[0]).name, *words[1:place], path, *words[place + 1 :]]
+
+
+OPTIONS = ["--no-browser", "--port={port}"]
 
 
 def copy_notebook(name, folder):
     """A notebook, and the modules beside it that it imports."""
-    for file in (name, "exercises.py", "photo_page.py"):
+    for file in (name, "exercises.py", "photo_page.py", "serve_demo.py"):
         shutil.copy(ROOT / "notebooks" / file, folder)
 
 
@@ -123,15 +128,51 @@ def use_widgets(page, files, screenshots):
     page.screenshot(path=screenshots / "text.png", full_page=True)
 
 
-def test_demo_page_finds_a_face_and_refuses_a_text_file(page, files, serve, screenshots):
+OLD_PROTOCOL = """
+() => new Promise((done) => {
+  const kernel = JSON.parse(document.getElementById("jupyter-config-data").textContent).kernelId;
+  const socket = new WebSocket(`ws://${location.host}/api/kernels/${kernel}/channels`);
+  socket.onopen = () => done("open");
+  socket.onerror = () => done("refused");
+})
+"""
+
+
+def kernels():
+    """The kernels that run below this process."""
+    below = psutil.Process().children(recursive=True)
+    words = {process: process.as_dict(["cmdline"])["cmdline"] for process in below}
+    return [process for process in below if "ipykernel_launcher" in (words[process] or ())]
+
+
+def test_demo_page_finds_a_face_and_refuses_what_it_must(page, files, serve, screenshots):
     copy_notebook("demo.ipynb", files)
-    page.goto(serve(*made("demo", "demo.ipynb"), path="/"), timeout=2 * MINUTES)
+    address = serve("serve_demo.py", *OPTIONS, path="/")
+    # Another name of this machine, as an attacker's would be, is refused before a kernel starts.
+    assert page.goto(address.replace("127.0.0.1", "foreign.localhost")).status == 403
+    assert not kernels()
+    # The link cannot put a script into the page.
+    script = urllib.parse.quote('"><img src=x onerror="window.hacked=1">')
+    page.goto(f"{address}?theme={script}&template={script}", timeout=2 * MINUTES)
     expect(page.get_by_role("button", name="Choose a photo")).to_be_visible(timeout=2 * MINUTES)
+    expect(page.locator("img[src=x]")).to_have_count(0)
+    assert page.evaluate("window.hacked") is None
+    # Nor does the server speak a protocol in which one picture makes it allocate gigabytes.
+    assert page.evaluate(OLD_PROTOCOL) == "refused"
     use_widgets(page, files, screenshots)
-    # Larger than what the server accepts by default, beyond which files are lost silently.
-    (files / "huge.jpg").write_bytes(bytes(25 << 20))
+    # Larger than a message may be, with which a file would be lost silently: it takes the place
+    # of the answer for the photo before.
+    upload(page, files / "astronaut.png")
+    expect(page.locator(".widget-hprogress:visible")).to_have_count(7, timeout=MINUTES)
+    (files / "huge.jpg").write_bytes(bytes(50 << 20))
     upload(page, files / "huge.jpg")
-    status = page.get_by_role("status").filter(has_text="huge.jpg has 25 MB: at most 20 MB")
+    status = page.get_by_role("status").filter(has_text="huge.jpg has 50 MB: at most 20 MB")
+    expect(status).to_be_visible(timeout=MINUTES)
+    expect(page.locator(".widget-hprogress:visible")).to_have_count(0)
+    # The largest that is promised arrives.
+    (files / "largest.jpg").write_bytes(bytes(20 << 20))
+    upload(page, files / "largest.jpg")
+    status = page.get_by_role("status").filter(has_text="largest.jpg is not an image")
     expect(status).to_be_visible(timeout=MINUTES)
     # The camera is a second way in. Chromium's fake one shows no face.
     page.get_by_role("button", name="Open the camera").click()
@@ -139,12 +180,20 @@ def test_demo_page_finds_a_face_and_refuses_a_text_file(page, files, serve, scre
     status = page.get_by_role("status").filter(has_text="No face found")
     expect(status).to_be_visible(timeout=MINUTES)
     assert not [file for file in os.listdir(files) if "snapshot" in file]
+    # With the page goes its kernel, and the last photo with it.
+    assert len(kernels()) == 1
+    page.goto("about:blank")
+    for _ in range(60):
+        if not kernels():
+            break
+        time.sleep(0.5)
+    assert not kernels()
 
 
 def test_notebook_07_runs_in_jupyterlab(page, files, serve, screenshots):
     name = "07_predict_your_photos.ipynb"
     copy_notebook(name, files)
-    words = made("lab", ".")
+    words = [*lab("."), *OPTIONS]
     words += ["--ip=127.0.0.1", "--allow-root", "--IdentityProvider.token="]
     words += ["--expose-app-in-browser"]
     words += [

@@ -22,25 +22,59 @@ def png(array):
     return buffer.getvalue()
 
 
+def upload_of(name, content, size=None):
+    return {"name": name, "size": len(content) if size is None else size, "content": content}
+
+
 def test_uploads_of_ipywidgets_7_and_8_are_the_same():
-    seven = {"a.png": {"metadata": {"name": "a.png"}, "content": b"123"}}
-    eight = ({"name": "a.png", "content": memoryview(b"123")},)
-    assert uploaded_files(seven) == uploaded_files(eight) == [("a.png", b"123")]
+    seven = {"a.png": {"metadata": {"name": "a.png", "size": 3}, "content": b"123"}}
+    eight = ({"name": "a.png", "size": 3, "content": memoryview(b"123")},)
+    assert uploaded_files(seven) == uploaded_files(eight) == [upload_of("a.png", b"123")]
     assert uploaded_files({}) == uploaded_files(()) == []
 
 
 def test_what_is_no_image_is_refused_by_its_content(monkeypatch):
-    assert read_upload("photo.txt", png(np.zeros((5, 7, 3), np.uint8))).size == (7, 5)
+    small = png(np.zeros((5, 7, 3), np.uint8))
+    assert read_upload(upload_of("photo.txt", small)).size == (7, 5)
     with pytest.raises(ValueError, match=r"^notes\.jpg is not an image, whatever its name says$"):
-        read_upload("notes.jpg", b"just text")
+        read_upload(upload_of("notes.jpg", b"just text"))
     with pytest.raises(ValueError, match=r"^half\.png cannot be read as an image"):
-        read_upload("half.png", png(data.astronaut())[:20_000])
+        read_upload(upload_of("half.png", png(data.astronaut())[:20_000]))
     monkeypatch.setattr(photo_page, "MAX_UPLOAD", 1 << 20)
-    with pytest.raises(ValueError, match=r"large\.png has 2 MB: at most 1 MB are read"):
-        read_upload("large.png", bytes(2 << 20))
+    # The browser does not send what is too large, only its size; another sender may.
+    for upload in (upload_of("large.png", b"", 2 << 20), upload_of("large.png", bytes(2 << 20), 1)):
+        with pytest.raises(ValueError, match=r"large\.png has 2 MB: at most 1 MB are read"):
+            read_upload(upload)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     with pytest.raises(ValueError, match="more than 0 million pixels"):
-        read_upload("wide.png", png(np.zeros((5, 7, 3), np.uint8)))
+        read_upload(upload_of("wide.png", small))
+
+
+def test_a_large_photo_is_shrunk_before_it_is_drawn():
+    large = png(np.zeros((6000, 9000), np.uint8))  # 54 megapixels
+    assert read_upload(upload_of("large.png", large)).size == (3072, 2048)
+
+
+def test_a_number_in_place_of_content_is_not_taken_as_that_many_bytes():
+    choice = photo_explorer(build_model(widths=(4, 4, 8, 8))).children[0]
+    with pytest.raises(TypeError):
+        choice.photo = {"name": "a.png", "size": 1, "content": 1 << 40}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps this limit")
+def test_the_memory_of_the_page_is_limited():
+    import resource
+
+    import serve_demo
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    try:
+        serve_demo.limit_memory()
+        np.empty(1 << 30, np.uint8)
+        with pytest.raises(MemoryError):
+            np.empty(serve_demo.MAX_MEMORY, np.uint8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def test_a_face_is_turned_darkened_and_covered():
@@ -56,42 +90,71 @@ def test_a_face_is_turned_darkened_and_covered():
     np.testing.assert_array_equal(covered[:36], face[::-1][:36])
 
 
+def choose(choice, name, content, size=None):
+    choice.photo = upload_of(name, memoryview(content), size)
+
+
 def test_explorer_shows_a_face_or_says_what_is_wrong():
     explorer = photo_explorer(build_model(widths=(4, 4, 8, 8)))
-    buttons, message, shown, tools = explorer.children
-    upload, camera = buttons.children
+    choice, message, shown, tools = explorer.children
     sliders, changed, answer = tools.children
     bars = [row.children[0] for row in answer.children]
 
-    camera.picture = png(data.astronaut())
-    assert "1 face found." in message.value
+    choose(choice, "astronaut.png", png(data.astronaut()))
+    assert "1 face found.<" in message.value
     assert shown.layout.display == ""
     assert Image.open(io.BytesIO(shown.value)).width > 400
     assert [bar.description for bar in bars] == list(TASKS["emotion"])
     before = [bar.value for bar in bars]
     assert sum(before) == pytest.approx(1, abs=1e-5)
     picture = changed.value
-    sliders.children[1].value = 30  # turn
-    assert changed.value != picture
+    for slider, value in zip(sliders.children[1:], (30, 0.5, 0.4), strict=True):
+        previous, picture = picture, changed.value
+        slider.value = value
+        assert changed.value not in (previous, picture)
     assert [bar.value for bar in bars] != before
 
+    # What is wrong is said, and the answer for the photo before goes.
+    choose(choice, "<b>.jpg", b"text")
+    assert "&lt;b>.jpg is not an image" in message.value
+    assert shown.layout.display == tools.layout.display == "none"
+    # The next photo begins as it is.
+    choose(choice, "again.png", png(data.astronaut()))
+    assert [slider.value for slider in sliders.children[1:]] == [0, 1, 0]
+    assert [bar.value for bar in bars] == pytest.approx(before)
+    choose(choice, "huge.jpg", b"", 25 << 20)
+    assert "huge.jpg has 25 MB: at most 20 MB are read" in message.value
+    assert shown.layout.display == tools.layout.display == "none"
+    choose(choice, "black.png", png(np.zeros((90, 90, 3), np.uint8)))
+    assert "No face found" in message.value
+    assert tools.layout.display == "none"
+
+
+def test_of_many_faces_all_are_counted_and_the_largest_shown(monkeypatch):
+    explorer = photo_explorer(build_model(widths=(4, 4, 8, 8)))
+    choice, message, _, tools = explorer.children
+    crops, table = photo_page.predict_photo(build_model(widths=(4, 4, 8, 8)), data.astronaut())
+    eleven = np.repeat(crops, 11, axis=0), table.loc[[0] * 11].reset_index(drop=True)
+    titles = []
+    monkeypatch.setattr(photo_page, "predict_photo", lambda *_: eleven)
+    monkeypatch.setattr(
+        photo_page, "_png", lambda figure: titles.append(figure.axes[0].get_title()) or b""
+    )
+    choose(choice, "astronaut.png", png(data.astronaut()))
+    assert "11 faces found. The 4 largest are shown.<" in message.value
+    assert titles[0] == ""  # no second count
+    assert len(tools.children[0].children[0].options) == 4
+
+
+def test_without_anywidget_the_page_offers_the_upload_alone(monkeypatch):
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    upload, message = photo_explorer(build_model(widths=(4, 4, 8, 8))).children[:2]
+    assert isinstance(upload, ipywidgets.FileUpload)
     when = datetime.datetime.now(datetime.UTC)
-    file = {"name": "<b>.jpg", "type": "image/jpeg", "size": 4, "last_modified": when}
+    file = {"name": "a.jpg", "type": "image/jpeg", "size": 4, "last_modified": when}
     if ipywidgets.__version__ >= "8":
         value = ({**file, "content": memoryview(b"text")},)
     else:
         value = {file["name"]: {"metadata": file, "content": b"text"}}
     upload.set_trait("value", value)
-    assert "&lt;b>.jpg is not an image" in message.value
-    assert shown.layout.display == tools.layout.display == "none"
-    camera.picture = png(np.zeros((90, 90, 3), np.uint8))
-    assert "No face found" in message.value
-    assert tools.layout.display == "none"
-
-
-def test_without_anywidget_the_page_offers_the_upload_alone(monkeypatch):
-    monkeypatch.setitem(sys.modules, "anywidget", None)
-    explorer = photo_explorer(build_model(widths=(4, 4, 8, 8)))
-    upload, line = explorer.children[0].children
-    assert isinstance(upload, ipywidgets.FileUpload)
-    assert "pip install anywidget" in line.value
+    assert "a.jpg is not an image" in message.value
