@@ -8,7 +8,6 @@ import itertools
 import lzma
 import os
 import re
-import shutil
 import struct
 import tempfile
 import zipfile
@@ -36,7 +35,8 @@ MAX_INNER_BYTES = 4 << 30
 # do not shrink in a zip, and FER2013's CSV shrinks fivefold.
 MAX_UNPACKED = 64 << 20
 MAX_RATIO = 20
-PIECE = 1 << 12  # bytes of a zip, of which bzip2 may make 90 MB
+PIECE = 1 << 20  # bytes
+SMALL_PIECE = 1 << 12  # bytes, of which bzip2 may make 90 MB before zipfile counts them
 CHUNK = 128  # images sent together to a worker process
 CHUNK_BYTES = 8 << 20  # of their files, unless one file is larger
 SERIAL_BELOW = 4  # chunks; starting the workers takes about as long as decoding four
@@ -257,8 +257,7 @@ class Source:
             raise ValueError(f"{self.folder / name} holds {size} bytes: unpack it by hand")
         copy = tempfile.SpooledTemporaryFile(max_size=1 << 20)  # noqa: SIM115
         try:
-            with self.open(name) as stream:
-                shutil.copyfileobj(stream, copy, PIECE)
+            copy.writelines(self._pieces(name))
         except READ_ERRORS as error:
             raise ValueError(f"{self.folder / name} cannot be read ({error})") from None
         return copy
@@ -287,9 +286,13 @@ class Source:
         """
         if (size := self.size(name)) > MAX_BYTES:
             raise ValueError(f"{size} bytes is too large")
+        return b"".join(self._pieces(name))
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        method = self._packed[name][1].compress_type if name in self._packed else zipfile.ZIP_STORED
+        is_bounded = method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         with self.open(name) as stream:
-            # In pieces, as zipfile unpacks what it is asked for, whatever size it states.
-            return b"".join(iter(lambda: stream.read(PIECE), b""))
+            yield from iter(lambda: stream.read(PIECE if is_bounded else SMALL_PIECE), b"")
 
 
 def drop_copies(source: Source, names: Sequence[str], keys: Sequence) -> tuple[list[str], Skipped]:
