@@ -207,13 +207,39 @@ def test_names_of_any_characters_are_read_and_cached(tmp_path, zip_it):
     assert listed(tmp_path / "faces", read=sorted(names)) == {}
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
-def test_a_damaged_entry_of_a_zip_is_one_skipped_file(tmp_path, method):
-    packed = bytearray(zipped({"happy/1.jpg": FACE, "sad/2.jpg": picture(1)}, method))
+def test_a_damaged_entry_of_a_zip_is_one_skipped_file(tmp_path):
+    packed = bytearray(zipped({"happy/1.jpg": FACE, "sad/2.jpg": picture(1)}))
     place = packed.index(b"sad/2.jpg") + 60
     packed[place : place + 90] = bytes(90)
     write(tmp_path / "faces", {"a.zip": bytes(packed)})
     assert list(listed(tmp_path / "faces", read=["a.zip/happy/1.jpg"])) == ["a.zip/sad/2.jpg"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_an_entry_packed_in_another_way_is_one_skipped_file(tmp_path, method):
+    stream = io.BytesIO(zipped({"happy/1.jpg": FACE}))
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("sad/2.jpg", FACE, method)
+    write(tmp_path / "faces", {"a.zip": stream.getvalue()})
+    reasons = listed(tmp_path / "faces", read=["a.zip/happy/1.jpg"])
+    assert reasons == {
+        "a.zip/sad/2.jpg": "packed neither as stored nor as deflated: unpack it by hand"
+    }
+
+
+def test_an_entry_that_states_too_small_a_size_is_not_unpacked(tmp_path):
+    packed = bytearray(zipped({"happy/1.jpg": bytes(64 << 20)}))
+    stated = packed.index(b"PK\1\2") + 24
+    packed[stated : stated + 4] = (1000).to_bytes(4, "little")
+    write(tmp_path, {"a.zip": bytes(packed)})
+    with source.Source(tmp_path) as files:
+        (name,) = files.names
+        tracemalloc.start()
+        with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32"):
+            files.read(name)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 8 << 20
 
 
 def test_a_zip_is_not_unpacked_beyond_its_limits(tmp_path, monkeypatch):

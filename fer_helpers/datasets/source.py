@@ -5,9 +5,9 @@ import functools
 import hashlib
 import io
 import itertools
-import lzma
 import os
 import re
+import shutil
 import struct
 import tempfile
 import zipfile
@@ -35,8 +35,9 @@ MAX_INNER_BYTES = 4 << 30
 # do not shrink in a zip, and FER2013's CSV shrinks fivefold.
 MAX_UNPACKED = 64 << 20
 MAX_RATIO = 20
+# How files in zips may be packed. Of a few bytes of bzip2, zipfile makes gigabytes in one step.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 PIECE = 1 << 20  # bytes
-SMALL_PIECE = 1 << 12  # bytes, of which bzip2 may make 90 MB before zipfile counts them
 CHUNK = 128  # images sent together to a worker process
 CHUNK_BYTES = 8 << 20  # of their files, unless one file is larger
 SERIAL_BELOW = 4  # chunks; starting the workers takes about as long as decoding four
@@ -51,7 +52,7 @@ LONG_NAME = f"a name of more than {MAX_NAME} characters"
 # What reading a file can raise: a lost disk, a zip's bad checksum, password or method.
 READ_ERRORS = (
     *(OSError, EOFError, ValueError, RuntimeError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
 )
 
 
@@ -228,7 +229,7 @@ class Source:
                 continue
             full = f"{name}/{inside}"
             is_zip = inside.rsplit("/", 1)[-1] in self.inner
-            if reason := self._why_left_out(full, info.file_size, is_zip and name in self._packed):
+            if reason := self._why_left_out(full, info, is_zip and name in self._packed):
                 self.skipped.append((full[:MAX_NAME], reason))
                 continue
             self._room -= info.file_size
@@ -239,7 +240,7 @@ class Source:
                 names.append(full)
         return names
 
-    def _why_left_out(self, name: str, size: int, is_too_deep: bool) -> str:
+    def _why_left_out(self, name: str, info: zipfile.ZipInfo, is_too_deep: bool) -> str:
         """Return the reason why a file in a zip is not read, or "" if it is."""
         if len(name) > MAX_NAME:
             return LONG_NAME
@@ -247,7 +248,9 @@ class Source:
             return "a second file of this name"
         if is_too_deep:
             return "a zip in a zip in a zip: unpack it by hand"
-        if size > self._room:
+        if info.compress_type not in METHODS:
+            return "packed neither as stored nor as deflated: unpack it by hand"
+        if info.file_size > self._room:
             return f"the zips unpack to more than {MAX_RATIO} times their size: unpack them by hand"
         return ""
 
@@ -257,7 +260,8 @@ class Source:
             raise ValueError(f"{self.folder / name} holds {size} bytes: unpack it by hand")
         copy = tempfile.SpooledTemporaryFile(max_size=1 << 20)  # noqa: SIM115
         try:
-            copy.writelines(self._pieces(name))
+            with self.open(name) as stream:
+                shutil.copyfileobj(stream, copy, PIECE)
         except READ_ERRORS as error:
             raise ValueError(f"{self.folder / name} cannot be read ({error})") from None
         return copy
@@ -286,13 +290,9 @@ class Source:
         """
         if (size := self.size(name)) > MAX_BYTES:
             raise ValueError(f"{size} bytes is too large")
-        return b"".join(self._pieces(name))
-
-    def _pieces(self, name: str) -> Iterator[bytes]:
-        method = self._packed[name][1].compress_type if name in self._packed else zipfile.ZIP_STORED
-        is_bounded = method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         with self.open(name) as stream:
-            yield from iter(lambda: stream.read(PIECE if is_bounded else SMALL_PIECE), b"")
+            # In pieces, since in one step zipfile unpacks more than the size that a file states.
+            return b"".join(iter(lambda: stream.read(PIECE), b""))
 
 
 def drop_copies(source: Source, names: Sequence[str], keys: Sequence) -> tuple[list[str], Skipped]:
