@@ -201,9 +201,10 @@ def open_image(source: ImageSource) -> Image.Image:
     ------
     ValueError
         `source` is of another type, or a folder; a file is missing, empty, damaged, not a
-        regular file, larger than 300 MB, or not an image; the image has more than `PIL.Image.MAX_IMAGE_PIXELS` (some 90 million), or 16
-        bits per pixel and no level above 255; an array has another shape, or values that are
-        not finite, outside 0 to 255, or all at most 1 (scaled already).
+        regular file, larger than 300 MB, or not an image; the image has more than
+        `PIL.Image.MAX_IMAGE_PIXELS` (some 90 million), or 16 bits per pixel and no level above
+        255; an array has another shape, or values that are not finite, outside 0 to 255, or all
+        at most 1 (scaled already).
     """
     if isinstance(source, FilePath):
         name = os.fspath(source)

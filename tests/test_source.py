@@ -175,9 +175,11 @@ def test_what_is_no_regular_file_is_listed_and_does_not_stop_the_others(tmp_path
     (place / "sad/nowhere.jpg").symlink_to("nothing")
     (place / "sad/endless.jpg").symlink_to("/dev/zero")
     os.mkfifo(place / "sad/pipe.jpg")
+    long = "/".join(["l" * 200] * 3) + ".jpg"
+    write(place, {long: FACE})
     reasons = listed(place, read=["happy/1.jpg", "sad/2.jpg"])
     wanted = {f"sad/{name}.jpg" for name in ("itself", "nowhere", "endless", "pipe")}
-    assert reasons == dict.fromkeys(wanted, source.NOT_A_FILE)
+    assert reasons == dict.fromkeys(wanted, source.NOT_A_FILE) | {long: source.LONG_NAME}
 
 
 def test_a_folder_without_permission_is_listed_and_does_not_stop_the_others(tmp_path, monkeypatch):
