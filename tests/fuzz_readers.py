@@ -22,7 +22,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -36,6 +36,7 @@ from fer_helpers.images import may_be_image
 from fer_helpers.labels import TASKS
 
 SECONDS = 20
+ROUND = 2000  # cases; Hypothesis keeps all of a round in memory
 
 
 def picture(kind: str) -> bytes:
@@ -290,19 +291,19 @@ def run(count: int, scratch: Path) -> Counter:
     outcomes = Counter()
     signal.signal(signal.SIGALRM, too_slow)
 
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
     @given(**CASES)
     def case(**words):
         outcomes[read(**words, scratch=scratch)] += 1
 
-    case()
+    for start in range(0, count, ROUND):
+        options = settings(
+            max_examples=min(ROUND, count - start),
+            deadline=None,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        )
+        options(seed(start)(case))()
     return outcomes
 
 
