@@ -291,19 +291,21 @@ def run(count: int, scratch: Path) -> Counter:
     outcomes = Counter()
     signal.signal(signal.SIGALRM, too_slow)
 
-    @given(**CASES)
-    def case(**words):
-        outcomes[read(**words, scratch=scratch)] += 1
-
     for start in range(0, count, ROUND):
-        options = settings(
+
+        @seed(start)
+        @settings(
             max_examples=min(ROUND, count - start),
             deadline=None,
             database=None,
             phases=[Phase.generate, Phase.shrink],
             suppress_health_check=list(HealthCheck),
         )
-        options(seed(start)(case))()
+        @given(**CASES)
+        def case(**words):
+            outcomes[read(**words, scratch=scratch)] += 1
+
+        case()
     return outcomes
 
 
