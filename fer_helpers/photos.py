@@ -46,7 +46,8 @@ def image_files(paths: FilePath | Iterable[FilePath]) -> list[Path]:
 
     In a folder, a file may be an image if its ending is an image's, or if it has none. Hidden
     files are left out, such as the ``._photo.jpg`` that macOS writes beside a photo. One line on
-    stderr says how many files of a folder are left out, and names the first.
+    stderr says how many files of a folder are left out, and names the first. Whether a file can
+    be read is not checked here: pipes, devices and links that lead nowhere are listed, too.
 
     Parameters
     ----------
@@ -279,7 +280,7 @@ def predict_photo(
     Raises
     ------
     ValueError
-        `photo` is none, see `open_image`.
+        `photo` cannot be read as an image, see `open_image`.
     """
     photo = open_image(photo)
     if attributes:
@@ -317,7 +318,7 @@ def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFram
     Raises
     ------
     ValueError
-        `photo` is none, see `open_image`.
+        `photo` cannot be read as an image, see `open_image`.
     """
     photo = open_image(photo)
     faces = detect(photo)

@@ -28,7 +28,7 @@ from fer_helpers.images import may_be_image
 from fer_helpers.labels import TASKS, class_index, encode_labels, is_class, same_word
 
 NAME = "faces"
-TERMS = "Your own faces: whoever is in the pictures decides."
+TERMS = "Your own faces: the people in the pictures decide."
 EXPECTED = (
     "a folder per class (happy/, angry/, ..., also below train/, validation/ and test/), or a "
     "metadata.csv with the column file_name and some of emotion, gender, race, age, split, person"

@@ -296,7 +296,7 @@ class Source:
 
 
 def drop_copies(source: Source, names: Sequence[str], keys: Sequence) -> tuple[list[str], Skipped]:
-    """Leave out files that lie there twice, such as a zip beside what was unpacked from it.
+    """Leave out copies of files, such as a zip beside what was unpacked from it.
 
     Parameters
     ----------
