@@ -5,8 +5,9 @@ import hashlib
 import io
 import math
 import os
+import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ IMAGE_SUFFIXES = tuple(
 NEEDS_PILLOW_HEIF = (
     "cannot be read now: it is HEIC, which needs the package pillow-heif (pip install pillow-heif)"
 )
+MAX_FILE = 300 << 20  # bytes: the most pixels in three channels, not compressed
 TOO_DARK = "it has {}, but no level above 255: save it with 8 bits"
 
 FilePath = str | os.PathLike
@@ -161,6 +163,23 @@ def crop_and_resize(image: Image.Image, image_size: int, box: Box | None = None)
     return np.asarray(image.resize(side, Image.Resampling.BILINEAR, box=box))[..., None]
 
 
+def check_file(path: FilePath) -> None:
+    """Raise ValueError or OSError unless a path is that of a file which can be read to its end.
+
+    Parameters
+    ----------
+    path
+        Of a regular file of at most `MAX_FILE` bytes, or a link to one.
+    """
+    state = os.stat(path)
+    if stat.S_ISDIR(state.st_mode):
+        raise ValueError("it is a folder: give one file, or the folder to predict_photos")
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError("it is not a regular file")
+    if state.st_size > MAX_FILE:
+        raise ValueError(f"{state.st_size} bytes is larger than any photo")
+
+
 def open_image(source: ImageSource) -> Image.Image:
     """Open an image the right way up, in RGB; of an animation, its first frame.
 
@@ -181,10 +200,11 @@ def open_image(source: ImageSource) -> Image.Image:
     Raises
     ------
     ValueError
-        `source` is of another type, or a folder; a file is missing, empty, damaged, or not an
-        image; the image has more than `PIL.Image.MAX_IMAGE_PIXELS` (some 90 million), or 16
-        bits per pixel and no level above 255; an array has another shape, or values that are
-        not finite, outside 0 to 255, or all at most 1 (scaled already).
+        `source` is of another type, or a folder; a file is missing, empty, damaged, not a
+        regular file, larger than 300 MB, or not an image; the image has more than
+        `PIL.Image.MAX_IMAGE_PIXELS` (some 90 million), or 16 bits per pixel and no level above
+        255; an array has another shape, or values that are not finite, outside 0 to 255, or all
+        at most 1 (scaled already).
     """
     if isinstance(source, FilePath):
         name = os.fspath(source)
@@ -207,7 +227,7 @@ def open_image(source: ImageSource) -> Image.Image:
 
 
 def decode(
-    batch: Sequence[ImageSource], image_size: int, box: Box | None = None
+    batch: Iterable[ImageSource], image_size: int, box: Box | None = None
 ) -> list[np.ndarray | str]:
     """Turn images into grey squares, or into the reasons why that failed.
 
@@ -263,8 +283,8 @@ def _open(source: ImageSource, grey: bool = False) -> Image.Image:
         return _prepare(source.copy(), tiles)
     if not isinstance(source, FilePath | Content):
         raise ValueError("give a path, bytes, a PIL picture or an array")
-    if isinstance(source, FilePath) and os.path.isdir(source):
-        raise ValueError("it is a folder: give one file, or the folder to predict_photos")
+    if isinstance(source, FilePath):
+        check_file(source)
     file = io.BytesIO(source) if isinstance(source, Content) else source
     with Image.open(file, formats=FORMATS) as picture:
         if grey:

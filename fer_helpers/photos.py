@@ -16,6 +16,7 @@ from fer_helpers.detection import BOX, detect
 from fer_helpers.images import (
     FilePath,
     ImageSource,
+    check_file,
     crop_and_resize,
     decode,
     may_be_image,
@@ -45,7 +46,8 @@ def image_files(paths: FilePath | Iterable[FilePath]) -> list[Path]:
 
     In a folder, a file may be an image if its ending is an image's, or if it has none. Hidden
     files are left out, such as the ``._photo.jpg`` that macOS writes beside a photo. One line on
-    stderr says how many files of a folder are left out, and names the first.
+    stderr says how many files of a folder are left out, and names the first. Whether a file can
+    be read is not checked here: pipes, devices and links that lead nowhere are listed, too.
 
     Parameters
     ----------
@@ -90,7 +92,7 @@ def _search(folder: Path) -> list[Path]:
         seen.add(real)
         for path in (Path(here, name) for name in files):
             name = path.relative_to(folder).as_posix()
-            if may_be_image(path) and not is_hidden(name) and not path.is_fifo():
+            if may_be_image(path) and not is_hidden(name):
                 found.append(path)
             elif path.name != ".DS_Store" and not path.name.startswith("._"):
                 ignored.append(name)
@@ -170,7 +172,7 @@ def predict_crops(
     tables = []
     for start in tqdm(range(0, len(named), batch_size), desc="reading", delay=2, leave=False):
         names, sources = zip(*named[start : start + batch_size], strict=True)
-        crops = decode([_read_bytes(source) for source in sources], IMAGE_SIZE)
+        crops = decode(map(_read_bytes, sources), IMAGE_SIZE)  # one file at a time
         good = [place for place, crop in enumerate(crops) if isinstance(crop, np.ndarray)]
         pixels = np.array([crops[place] for place in good], np.uint8)
         probabilities = predict(model, pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 1), batch_size)
@@ -188,6 +190,7 @@ def _read_bytes(source: ImageSource) -> ImageSource:
     if not isinstance(source, FilePath):
         return source
     try:
+        check_file(source)
         return Path(source).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: no path has a null character
         return f"cannot be read ({getattr(error, 'strerror', error)})"
@@ -277,7 +280,7 @@ def predict_photo(
     Raises
     ------
     ValueError
-        `photo` is none, see `open_image`.
+        `photo` cannot be read as an image, see `open_image`.
     """
     photo = open_image(photo)
     if attributes:
@@ -315,7 +318,7 @@ def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFram
     Raises
     ------
     ValueError
-        `photo` is none, see `open_image`.
+        `photo` cannot be read as an image, see `open_image`.
     """
     photo = open_image(photo)
     faces = detect(photo)

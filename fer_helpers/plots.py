@@ -20,6 +20,8 @@ from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 TASK_COLOURS = dict(zip(TASKS, COLOURS, strict=False))
 
+SHOWN = 1000  # pixels: the longest side of a photo in a figure
+
 # File names of the prediction samples, as in the paper's public code.
 SAMPLE_FILES = {
     "surprise": "surprise.png",
@@ -229,7 +231,9 @@ def photo(picture: np.ndarray | Image.Image, table: pd.DataFrame) -> Figure:
     figure = plt.figure(figsize=(8.5, max(3.2, 1.7 * rows)))
     grid = figure.add_gridspec(rows, 2, width_ratios=(1.3, 1))
     left = figure.add_subplot(grid[:, 0])
-    left.imshow(picture)
+    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    smaller = picture.reduce(-(-max(picture.size) // SHOWN))  # Matplotlib takes 76 bytes per pixel
+    left.imshow(smaller, extent=(0, picture.width, picture.height, 0))
     left.set_axis_off()
     left.set_title(f"{len(table)} face{'' if len(table) == 1 else 's'} found")
     for place, row in enumerate(table.itertuples()):

@@ -16,6 +16,8 @@ SUFFIXES = (".mp4", ".mov", ".webm", ".avi", ".mkv")
 
 def is_video(path: Path) -> bool:
     """Return whether a file is a video: by its ending, or a GIF with more than one image."""
+    if not path.is_file():  # a pipe, say, has no end
+        return False
     if path.suffix.lower() != ".gif":
         return path.suffix.lower() in SUFFIXES
     try:

@@ -216,7 +216,7 @@ def test_a_cache_gives_back_everything(tmp_path):
     assert type(kept.skipped[0]) is tuple
     assert names(tmp_path) == {"MINE-48-files-code"}
     index = (tmp_path / ".cache/MINE-48-files-code/index.csv").read_text()
-    assert index.startswith("path,split,person\n")
+    assert index.startswith('"path","split","person"\n')
 
 
 def test_names_like_numbers_are_given_back_as_they_were(tmp_path):
@@ -230,9 +230,13 @@ def test_names_like_numbers_are_given_back_as_they_were(tmp_path):
 def test_names_of_any_bytes_are_given_back(tmp_path):
     faces = some_faces()
     faces.paths[1] = "\udcff.png"  # no UTF-8, as Python shows it
+    faces.paths[0] = "a\r.png"
     faces.skipped[0] = ("\udcfe.png", "not an image")
+    faces.notes[0] = "\r"
     kept = [cache.cached(tmp_path, "MINE", "files", "code", lambda: faces) for _ in range(2)]
     assert kept[1].paths[1] == "\udcff.png"
+    assert kept[1].paths[0] == "a\r.png"
+    assert kept[1].notes[0] == "\r"
     assert kept[1].skipped[0] == ("\udcfe.png", "not an image")
 
 

@@ -288,3 +288,20 @@ def test_ferplus_that_does_not_fit(tmp_path, tree, said):
     write(tmp_path / "FER", tree)
     with pytest.raises(ValueError, match=said):
         read_dataset("FER", data_dir=tmp_path, labels="ferplus")
+
+
+def test_an_endless_line_is_one_skipped_row(tmp_path):
+    rows = fer_csv().splitlines()
+    rows[3:3] = [rows[3] + " " + "9" * 200_000, "," * 200_000]
+    write(tmp_path / "FER", {"fer2013.csv": "\r\n".join(rows)})
+    faces = read_dataset("FER", data_dir=tmp_path)
+    assert len(faces) == 7
+    assert [path for path, _ in faces.skipped] == ["fer2013.csv:4", "fer2013.csv:5"]
+
+
+def test_votes_of_another_size_than_ferplus_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(fer2013, "MAX_VOTES_BYTES", 1000)
+    tree = {"fer2013.csv": fer_csv(), "fer2013new.csv": "," * 1001}
+    write(tmp_path / "FER", tree)
+    with pytest.raises(ValueError, match=r"fer2013new\.csv: 1001 bytes is too large"):
+        read_dataset("FER", data_dir=tmp_path, labels="ferplus")

@@ -1,5 +1,7 @@
 """Anyone's faces: folders named after classes, tables, and their splits."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -362,3 +364,41 @@ def test_16_bit_pictures_have_the_right_levels_or_are_listed(tmp_path, levels):
     else:
         assert faces.paths.tolist() == ["sad/b.png"]
         assert "no level above 255" in faces.skipped[0][1]
+
+
+def test_lines_of_a_table_that_are_too_long_are_listed(tmp_path):
+    lines = ["file_name,emotion,person", "1.jpg,happy,Ada", f"2.jpg,sad,{'B' * 501}", "," * 200_000]
+    pictures = {f"{number}.jpg": picture(number) for number in (1, 2, 3)}
+    write(tmp_path, {"metadata.csv": "\n".join([*lines, '"3.jpg",happy,"a ""b"""'])} | pictures)
+    faces = read_dataset(tmp_path, data_dir=tmp_path / "data")
+    assert faces.paths.tolist() == ["1.jpg", "3.jpg"]
+    assert faces.persons.tolist() == ["Ada", 'a "b"']
+    assert dict(faces.skipped) == {
+        "metadata.csv:3": "a field of more than 500 characters",
+        "metadata.csv:4": "100001 fields, not 3",
+    }
+
+
+def test_a_name_with_a_line_end_is_found_by_a_table(tmp_path):
+    table = 'file_name,emotion\n"a\rb.jpg",happy\n"c\u2028d.jpg",sad\n'
+    write(tmp_path, {"metadata.csv": table, "a\rb.jpg": picture(1), "c\u2028d.jpg": picture(2)})
+    faces = read_dataset(tmp_path, data_dir=tmp_path / "data")
+    assert faces.paths.tolist() == ["a\rb.jpg", "c\u2028d.jpg"]
+
+
+def test_a_quotation_mark_that_is_never_closed_is_named(tmp_path):
+    table = 'file_name,emotion\n1.jpg,"happy\n' + "2.jpg,sad\n" * 20_000
+    write(tmp_path, {"metadata.csv": table, "1.jpg": picture(1)})
+    with pytest.raises(ValueError, match=r"metadata\.csv:\d+ cannot be read .* never closed"):
+        read_dataset(tmp_path, data_dir=tmp_path / "data")
+
+
+def test_an_enormous_table_is_not_read(tmp_path):
+    write(tmp_path, {"faces/1.jpg": picture(1), "table.csv": ""})
+    os.truncate(tmp_path / "table.csv", 9 << 30)  # sparse: it takes no room
+    for place, labels in ((tmp_path / "table.csv", None), (tmp_path, tmp_path / "table.csv")):
+        with pytest.raises(ValueError, match=r"table\.csv: \d+ bytes is too large"):
+            read_dataset(place, data_dir=tmp_path / "data", labels=labels)
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(FileNotFoundError, match=r"pipe\.csv does not exist"):
+        read_dataset(tmp_path / "pipe.csv", data_dir=tmp_path / "data")

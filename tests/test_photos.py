@@ -1,6 +1,7 @@
 """From files and photos to faces and their predictions."""
 
 import io
+import os
 import re
 import tracemalloc
 from pathlib import Path
@@ -354,3 +355,35 @@ def test_many_photos_take_the_memory_of_their_rows(monkeypatch):
     tracemalloc.stop()
     assert table["path"].tolist() == paths
     assert peak < 3000 * 4000  # bytes; as tables of one row each they take 7,000
+
+
+# --------------------------------------------------------------------------- files without an end
+
+
+@pytest.mark.parametrize("door", SEVERAL)
+def test_only_regular_files_below_a_size_are_read(door, model, tmp_path):
+    write(tmp_path, {"face.png": encoded(ASTRONAUT), "large.png": encoded(ASTRONAUT)})
+    os.truncate(tmp_path / "large.png", 9 << 30)  # sparse: it takes no room
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    (tmp_path / "itself.jpg").symlink_to("itself.jpg")
+    table = door(model, [tmp_path, tmp_path / "pipe.jpg"])
+    reasons = {Path(path).name: reason for path, reason in table[["path", "error"]].to_numpy()}
+    assert reasons.pop("face.png") == ""
+    words = {"large": "larger than any photo", "pipe": "not a regular file"}
+    words |= {"endless": "not a regular file", "itself": "Too many levels of symbolic links"}
+    assert len(table) == len(words) + 2
+    for name, word in words.items():
+        assert word in reasons[f"{name}.{'png' if name == 'large' else 'jpg'}"]
+
+
+def test_crops_are_not_held_together(model, tmp_path):
+    for number in range(20):
+        path = write(tmp_path, {f"{number}.png": encoded(ASTRONAUT)}) / f"{number}.png"
+        os.truncate(path, 4 << 20)
+    tracemalloc.start()
+    table = predict_crops(model, tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (table["error"] == "").all()
+    assert peak < 30 << 20  # 80 MB are in the files

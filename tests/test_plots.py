@@ -10,6 +10,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from fer_helpers import plots
 from fer_helpers.evaluation import confusion
@@ -165,6 +166,17 @@ def test_typical_is_the_median_and_confusion_counts_by_row():
     figure = plots.confusion_matrix(counts, "task")
     shown = np.ravel(figure.axes[0].collections[0].get_array())
     assert shown.tolist() == [0.75, 0.25, 0, 1]
+
+
+def test_a_large_photo_is_drawn_small_with_its_boxes_in_place():
+    face = {f"emotion_{name}": 1 / 7 for name in TASKS["emotion"]} | {"emotion": "fear"}
+    face |= {"left": 1000, "top": 500, "right": 2000, "bottom": 1500}
+    figure = plots.photo(Image.new("RGB", (4000, 2001)), pd.DataFrame([face]))
+    (picture,), (box,) = figure.axes[0].images, figure.axes[0].patches
+    assert max(picture.get_size()) <= plots.SHOWN
+    assert picture.get_extent() == [0, 4000, 2001, 0]
+    assert box.get_bbox().bounds == (1000, 500, 1000, 1000)
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("task", TASKS)

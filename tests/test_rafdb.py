@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_helpers.datasets import Faces, read_dataset
+from fer_helpers.datasets import Faces, rafdb, read_dataset
 from fer_helpers.labels import BLOCKS, TASKS, decode_labels
 from trees import (
     RAF_ATTRIBUTES,
@@ -225,3 +225,8 @@ def test_raf_two_pictures_of_one_face(tmp_path):
     assert [path for path, _ in faces.ignored] == [
         f"copy/{Path(name).name}", "basic/Image/original/train_00001.jpg"
     ]  # fmt: skip
+
+
+def test_an_annotation_of_many_megabytes_is_not_split():
+    with pytest.raises(ValueError, match="10001 characters, not some 150"):
+        rafdb.parse_attributes("\n" * 10_001)

@@ -1,6 +1,7 @@
 """From a video to a row per face and moment, and a picture of them."""
 
 import json
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -145,3 +146,9 @@ def test_the_missing_package_and_crops_from_a_video_are_one_line(capsys, monkeyp
     monkeypatch.setattr(video, "find_spec", lambda name: None)
     assert main(words) == 2
     assert "pip install 'fer-helpers[video]'" in capsys.readouterr().err
+
+
+def test_a_pipe_is_no_video(tmp_path):
+    for name in ("pipe.gif", "pipe.mp4"):
+        os.mkfifo(tmp_path / name)
+        assert not video.is_video(tmp_path / name)

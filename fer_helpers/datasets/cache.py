@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import csv
 import functools
 import hashlib
 import os
@@ -110,7 +111,13 @@ def _save(faces: Faces, folder: Path) -> None:
         "skipped": pd.DataFrame(faces.skipped, columns=["path", "reason"]),
         "notes": pd.DataFrame({"note": faces.notes}),
     }.items():
-        table.to_csv(folder / f"{name}.csv", index=False, errors="surrogateescape")
+        # Quoted, since a file name may contain a carriage return.
+        table.to_csv(
+            folder / f"{name}.csv",
+            index=False,
+            errors="surrogateescape",
+            quoting=csv.QUOTE_ALL,
+        )
 
 
 def _load(folder: Path) -> Faces | None:

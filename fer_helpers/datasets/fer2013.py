@@ -18,7 +18,13 @@ from tqdm import tqdm
 
 from fer_helpers.datasets.faces import Faces, Skipped
 from fer_helpers.datasets.folder import check_words, sort_folders
-from fer_helpers.datasets.source import A_COPY, READ_ERRORS, Source, decode_images
+from fer_helpers.datasets.source import (
+    A_COPY,
+    READ_ERRORS,
+    Source,
+    decode_images,
+    text_lines,
+)
 from fer_helpers.datasets.splits import SPLITS as OUR_SPLITS
 from fer_helpers.datasets.splits import split_word
 from fer_helpers.images import crop_and_resize, may_be_image
@@ -42,6 +48,7 @@ INNER: tuple[str, ...] = ()
 OWN_SPLIT = dict(zip(OUR_SPLITS, SPLITS, strict=True))
 CSV_EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 VOTES = "fer2013new.csv"
+MAX_VOTES_BYTES = 4 << 20  # FER+'s own file has 1.6 MB
 OTHER_VOTES = ("contempt", "unknown", "NF")  # FER+ has no face's emotion for these
 SIDE = 48
 
@@ -94,11 +101,11 @@ def _explain_header(head: list[str]) -> str:
 
 def _read_rows(source: Source, name: str) -> Iterator[list[str]]:
     # Unlike pandas, the csv module skips a row with an extra comma alone, knows its number,
-    # and reads 300 MB in little memory.
-    csv.field_size_limit(1 << 20)
+    # and reads 300 MB in little memory. No row of FER2013 has more than one line.
     try:
         with source.open(name) as stream:
-            yield from csv.reader(io.TextIOWrapper(stream, "utf-8-sig", "replace", newline=""))
+            for line in text_lines(stream):
+                yield next(csv.reader([line]), [])
     except (csv.Error, *READ_ERRORS) as error:
         raise ValueError(f"{source.folder / name} cannot be read to its end ({error})") from None
 
@@ -221,8 +228,11 @@ def _label_by_votes(source: Source, taggers: list[str], tables: list[str], faces
             f"{source.folder}: labels='ferplus' needs {VOTES} (from "
             "github.com/microsoft/FERPlus) beside one fer2013.csv, whose rows it follows"
         )
-    with source.open(taggers[0]) as stream:
-        votes = pd.read_csv(stream)
+    if source.size(taggers[0]) > MAX_VOTES_BYTES:
+        raise ValueError(
+            f"{source.folder / taggers[0]}: {source.size(taggers[0])} bytes is too large"
+        )
+    votes = pd.read_csv(io.BytesIO(source.read(taggers[0])))
     lines = np.array([int(path.rsplit(":", 1)[1]) - 2 for path in faces.paths])
     missing = {*TASKS["emotion"], *OTHER_VOTES} - {*votes.columns}
     if missing or lines.max() >= len(votes):

@@ -5,6 +5,8 @@ a column ``file_name`` what Hugging Face's ImageFolder reads.
 """
 
 import csv
+import io
+import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,13 +15,20 @@ import numpy as np
 import pandas as pd
 
 from fer_helpers.datasets.faces import Faces, Skipped
-from fer_helpers.datasets.source import READ_ERRORS, Source, decode_images, drop_copies
+from fer_helpers.datasets.source import (
+    MAX_NAME,
+    READ_ERRORS,
+    Source,
+    decode_images,
+    drop_copies,
+    text_lines,
+)
 from fer_helpers.datasets.splits import SPLITS, split_word
 from fer_helpers.images import may_be_image
 from fer_helpers.labels import TASKS, class_index, encode_labels, is_class, same_word
 
 NAME = "faces"
-TERMS = "Your own faces: whoever is in the pictures decides."
+TERMS = "Your own faces: the people in the pictures decide."
 EXPECTED = (
     "a folder per class (happy/, angry/, ..., also below train/, validation/ and test/), or a "
     "metadata.csv with the column file_name and some of emotion, gender, race, age, split, person"
@@ -228,11 +237,8 @@ def _find_split(word: str, name: str, where: str) -> str:
 
 def _parse_table(text: bytes, where: str, skipped: Skipped) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the number and the cells of each line of a CSV; add reasons to `skipped`."""
-    lines = text.decode("utf-8-sig", "replace").splitlines()
-    head = lines[0] if lines else ""
-    separator = max(",;\t", key=head.count)  # a spreadsheet writes what its language has
-    reader = csv.reader(lines, delimiter=separator)
-    words = [word.strip().lower().replace(" ", "_") for word in next(reader, [])]
+    rows = _parse_rows(text, where)
+    words = [word.strip().lower().replace(" ", "_") for word in next(rows, (1, []))[1]]
     places = {
         column: next(
             (words.index(word) for word in (column, *others.split()) if word in words), None
@@ -244,18 +250,35 @@ def _parse_table(text: bytes, where: str, skipped: Skipped) -> Iterator[tuple[in
             f"{where} has the columns {textwrap.shorten(', '.join(words), 80)}: it needs file_name "
             f"and some of {', '.join(TASKS)}; split and person may be there, too"
         )
-    for row in reader:
-        if len(row) == len(words):
-            yield (
-                reader.line_num,
-                {
-                    column: "" if place is None else row[place].strip()
-                    for column, place in places.items()
-                },
-            )
-        elif row:
+    for line, row in rows:
+        if row and len(row) != len(words):
             reason = f"{len(row)} fields, not {len(words)}"
-            skipped.append((f"{where}:{reader.line_num}", reason))
+            skipped.append((f"{where}:{line}", reason))
+        elif any(len(cell) > MAX_NAME for cell in row):
+            reason = f"a field of more than {MAX_NAME} characters"
+            skipped.append((f"{where}:{line}", reason))
+        elif row:
+            cells = {
+                column: "" if place is None else row[place].strip()
+                for column, place in places.items()
+            }
+            yield line, cells
+
+
+def _parse_rows(text: bytes, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the last line and the fields of each row of a CSV."""
+    lines = text_lines(io.BytesIO(text))
+    head = next(lines, "")
+    separator = max(",;\t", key=head.count)  # a spreadsheet writes what its language has
+    reader = csv.reader(itertools.chain([head], lines), delimiter=separator)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except (csv.Error, ValueError) as error:
+        raise ValueError(
+            f"{where}:{reader.line_num} cannot be read ({error}): split the table, or look for a "
+            "quotation mark that is never closed"
+        ) from None
 
 
 def _check_table(rows: pd.DataFrame) -> None:

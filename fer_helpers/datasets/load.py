@@ -317,7 +317,9 @@ def _read_files(
 
 def _content(option) -> str:
     """Return an option of a reader as text; of a table, what is in it."""
-    return option.read_bytes().hex() if isinstance(option, Path) else repr(option)
+    if isinstance(option, Path):
+        return hashlib.sha256(option.read_bytes()).hexdigest()
+    return repr(option)
 
 
 def _read_place(
@@ -327,15 +329,18 @@ def _read_place(
     table = None if labels is None else Path(labels).expanduser().absolute()
     if table is not None and not table.is_file():
         raise FileNotFoundError(f"no table at {table}")
-    if where.suffix.lower() == ".csv" and table is None:
+    if where.suffix.lower() == ".csv" and table is None and where.is_file():
         where, table = where.parent, where
     elif where.is_file() and where.suffix.lower() != ".zip":
         raise ValueError(f"{where} is no folder, .zip or .csv. Expected: {folder.EXPECTED}")
+    if table is not None and table.stat().st_size > source.MAX_BYTES:
+        raise ValueError(f"{table}: {table.stat().st_size} bytes is too large for a table")
     return _read_files(folder, place, where, image_size, {"table": table, "ignore": tuple(ignore)})
 
 
 def _name_unread(files: Source, faces: Faces) -> None:
     """Name each file that the reader did not mention, so that nothing is left out silently."""
+    faces.skipped += files.skipped
     named = {path for path, _ in (*faces.skipped, *faces.ignored)}
     unread = sorted({*files.names} - files.opened - named)
     faces.ignored += [(name, "not read: no face of this data set") for name in unread]
@@ -356,6 +361,8 @@ def _explain_missing(reader: ModuleType, files: Source, place: Path) -> str:
         if name.lower().endswith(ARCHIVE_SUFFIXES) or source.VOLUME.search(name)
     ]
     unpack = f" Unpack {archives[0]} first." if archives else ""
+    if files.skipped:
+        unpack += " Not read: " + ": ".join(files.skipped[0]) + "."
     return (
         f"{reader.NAME}: {files.folder} {there}. Expected: {reader.EXPECTED}.{unpack} "
         f"Get it: {reader.HOW_TO_GET}. Terms: {reader.TERMS}"

@@ -4,6 +4,7 @@ Either as its owners ship it (the folder ``basic``, its ``Image/aligned.zip`` an
 ``Annotation/manual.zip`` packed or not), or as Kaggle's folders, which have only emotions.
 """
 
+import io
 import re
 from pathlib import PurePosixPath
 
@@ -15,6 +16,7 @@ from fer_helpers.datasets.source import (
     Source,
     decode_images,
     drop_copies,
+    text_lines,
     why_unread,
 )
 from fer_helpers.images import may_be_image
@@ -38,6 +40,7 @@ _ATTRIBUTE_FILE = re.compile(r"((?:train|test)_\d+)_manu_attri\.txt")
 _LABEL_TABLE = re.compile(r"(?:train|test)_labels\.csv")
 _COMPOUND_STEM = re.compile(r"train_\d{4}")
 LANDMARKS = 5
+MAX_CHARACTERS = 10_000  # of an annotation
 
 
 def read(source: Source, image_size: int) -> Faces:
@@ -133,16 +136,16 @@ def _parse_emotion(stem: str, label: str, where: str) -> int:
         raise ValueError(f"{where}: {stem}: {error}; RAF-DB's own labels are 1 to 7") from None
 
 
-def _read_text(source: Source, name: str) -> str:
+def _read_lines(source: Source, name: str) -> list[str]:
     try:
-        return source.read(name).decode("utf-8-sig", "replace")
+        return list(text_lines(io.BytesIO(source.read(name))))
     except READ_ERRORS as error:
         raise ValueError(f"{source.folder / name} cannot be read ({error})") from None
 
 
 def _read_label_list(source: Source, name: str) -> tuple[dict[str, int], Skipped]:
     emotions, skipped = {}, []
-    for number, line in enumerate(_read_text(source, name).splitlines(), start=1):
+    for number, line in enumerate(_read_lines(source, name), start=1):
         match = re.fullmatch(r"\s*((?:train|test)_\d+)\.\w+\s+(\S+)\s*", line)
         if match and (match[2].strip("0").isdecimal() or is_class("emotion", match[2])):
             emotions[match[1]] = _parse_emotion(
@@ -162,7 +165,7 @@ def _parse_folders(source: Source, pictures: dict[str, str]) -> tuple[dict[str, 
     for name in source.names:
         if not _LABEL_TABLE.fullmatch(PurePosixPath(name).name):
             continue
-        for number, line in enumerate(_read_text(source, name).splitlines(), start=1):
+        for number, line in enumerate(_read_lines(source, name), start=1):
             if match := re.fullmatch(r"\s*((?:train|test)_\d+)(?:_aligned)?\.\w+,(\w+)\s*", line):
                 where = f"{source.folder / name}:{number}"
                 listed[match[1]] = _parse_emotion(match[1], match[2], where)
@@ -199,6 +202,8 @@ def parse_attributes(text: str) -> tuple[int, ...]:
     ValueError
         Another number of lines, or an unknown class.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"{len(text)} characters, not some 150")
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if len(lines) != LANDMARKS + len(ATTRIBUTES):
         raise ValueError(f"{len(lines)} lines, not {LANDMARKS + len(ATTRIBUTES)}")

@@ -3,10 +3,12 @@
 import contextlib
 import functools
 import hashlib
+import io
 import itertools
 import os
 import re
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -25,16 +27,33 @@ from fer_helpers.images import Box, decode
 ARCHIVE_SUFFIXES = (".tar", ".gz", ".tgz", ".rar", ".7z")  # not read: must be unpacked first
 VOLUME = re.compile(r"\.(z\d\d|zip\.\d\d\d)$", re.IGNORECASE)  # of a zip in several files
 MAX_BYTES = 64 << 20  # larger than any face photo: such a file is not read
+MAX_NAME = 500  # characters: an array of names takes the longest one's memory for each
+MAX_LINE = 100_000  # characters; a row of FER2013 has at most 9,300
+MAX_LINES = 1_000_000
 MAX_INNER_BYTES = 4 << 30
+# What all zips together may unpack to: so many bytes, or so many times their own size. Photos
+# do not shrink in a zip, and FER2013's CSV shrinks fivefold.
+MAX_UNPACKED = 64 << 20
+MAX_RATIO = 20
+# How files in zips may be packed. Of a few bytes of bzip2, zipfile makes gigabytes in one step.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+PIECE = 1 << 20  # bytes
 CHUNK = 128  # images sent together to a worker process
+CHUNK_BYTES = 8 << 20  # of their files, unless one file is larger
 SERIAL_BELOW = 4  # chunks; starting the workers takes about as long as decoding four
 
 A_COPY = "a copy of"
 # Prefix of reasons that may be temporary: the disk or a permission, not the file.
 FOR_NOW = "cannot be read now"
 
+NOT_A_FILE = "not a regular file, or a link that leads nowhere"
+LONG_NAME = f"a name of more than {MAX_NAME} characters"
+
 # What reading a file can raise: a lost disk, a zip's bad checksum, password or method.
-READ_ERRORS = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+READ_ERRORS = (
+    *(OSError, EOFError, ValueError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
@@ -67,27 +86,63 @@ def is_hidden(name: str) -> bool:
     return any(part == "__MACOSX" or part.startswith(".") for part in name.split("/"))
 
 
-def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the name below a folder, with ``/``, and the status of each file that is not hidden.
+def walk(folder: Path) -> Iterator[tuple[str, os.stat_result | str]]:
+    """Yield the name below a folder, with ``/``, of each file that is not hidden, and its status.
 
-    Links to folders are followed, but each folder is listed once. A folder that does not
-    exist holds no files.
+    In place of the status is a reason (str) where a file or a folder cannot be read, or is no
+    regular file. Links to folders are followed, but each folder is listed once. A folder that
+    does not exist holds no files.
     """
     seen, todo = set(), [""] if folder.is_dir() else []
     while todo:
         prefix = todo.pop()
-        here = os.stat(folder / prefix)
-        if here.st_ino and (here.st_dev, here.st_ino) in seen:  # on some drives always 0
+        try:
+            here = os.stat(folder / prefix)
+            if here.st_ino and (here.st_dev, here.st_ino) in seen:  # on some drives always 0
+                continue
+            seen.add((here.st_dev, here.st_ino))
+            with os.scandir(folder / prefix) as scan:
+                entries = [entry for entry in scan if not is_hidden(entry.name)]
+        except OSError as error:
+            yield prefix or ".", why_unread(error)
             continue
-        seen.add((here.st_dev, here.st_ino))
-        with os.scandir(folder / prefix) as entries:
-            for entry in entries:
-                if is_hidden(entry.name):
-                    continue
+        for entry in entries:
+            name = prefix + entry.name
+            try:
                 if entry.is_dir():
-                    todo.append(f"{prefix}{entry.name}/")
-                elif entry.is_file():
-                    yield prefix + entry.name, entry.stat()
+                    todo.append(f"{name}/")
+                elif not entry.is_file():
+                    yield name, NOT_A_FILE
+                else:
+                    yield name, entry.stat() if len(name) <= MAX_NAME else LONG_NAME
+            except OSError as error:
+                yield name, NOT_A_FILE if entry.is_symlink() else why_unread(error)
+
+
+def text_lines(stream: IO[bytes]) -> Iterator[str]:
+    """Yield the lines of a text in UTF-8, and of a line above `MAX_LINE` only the beginning.
+
+    Parameters
+    ----------
+    stream
+        Bytes; those that are not UTF-8 become U+FFFD.
+
+    Raises
+    ------
+    ValueError
+        There are more than `MAX_LINES`.
+    READ_ERRORS
+        The bytes cannot be read.
+    """
+    text = io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="")
+    for number in itertools.count():
+        if not (line := text.readline(MAX_LINE)):
+            return
+        if number == MAX_LINES:
+            raise ValueError(f"more than {MAX_LINES:,} lines")
+        yield line
+        while line and line[-1] not in "\r\n":
+            line = text.readline(MAX_LINE)
 
 
 class Source:
@@ -110,16 +165,23 @@ class Source:
         The folder that all names are below.
     files
         The files on disk, zips among them: sorted name with ``/`` -> `os.stat_result`.
+    skipped
+        Name and reason of each file that is not read; those in zips once `names` was used.
     opened
         Names of the files that were read.
     """
 
     def __init__(self, place: Path, inner: Sequence[str] = ()) -> None:
         if place.is_file():
-            self.folder, self.files = place.parent, {place.name: place.stat()}
+            self.folder, found = place.parent, {place.name: place.stat()}
         else:
-            self.folder, self.files = place, dict(sorted(walk(place)))
+            self.folder, found = place, dict(sorted(walk(place), key=lambda pair: pair[0]))
+        self.files = {name: state for name, state in found.items() if not isinstance(state, str)}
+        self.skipped = [(name, state) for name, state in found.items() if isinstance(state, str)]
         self.inner, self.opened = inner, set[str]()
+        self._zips = [name for name in self.files if name.lower().endswith(".zip")]
+        packed = sum(self.files[name].st_size for name in self._zips)
+        self._room = max(MAX_UNPACKED, MAX_RATIO * packed)  # bytes that may still be unpacked
         self._packed: dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]] = {}
         self._streams = contextlib.ExitStack()
 
@@ -144,19 +206,20 @@ class Source:
         ValueError
             A zip is damaged, or a zip inside of a zip cannot be read.
         """
-        zips = [name for name in self.files if name.lower().endswith(".zip")]
-        packed = (self._list_zip(name, (self.folder / name).open("rb")) for name in zips)
-        return [name for name in self.files if name not in zips] + sorted(itertools.chain(*packed))
+        packed = (self._list_zip(name, (self.folder / name).open("rb")) for name in self._zips)
+        plain = [name for name in self.files if name not in self._zips]
+        return plain + sorted(itertools.chain(*packed))
 
     def _list_zip(self, name: str, stream: IO[bytes]) -> list[str]:
         self._streams.enter_context(stream)
         try:
             archive = zipfile.ZipFile(stream)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            volumes = any(VOLUME.search(other) for other in self.files)
-            way = (
-                "join its volumes with 'zip -s 0'" if volumes else "download it again, or remove it"
-            )
+            way = "download it again, or remove it"
+            if any(VOLUME.search(other) for other in self.files):
+                way = "join its volumes with 'zip -s 0'"
+            elif isinstance(error, UnicodeDecodeError):
+                way = "unpack it, as a name in it is not UTF-8"
             raise ValueError(f"{self.folder / name} is not a whole zip ({error}): {way}") from None
         names = []
         for info in archive.infolist():
@@ -165,21 +228,40 @@ class Source:
             if not inside or inside.endswith("/") or is_hidden(inside):
                 continue
             full = f"{name}/{inside}"
+            is_zip = inside.rsplit("/", 1)[-1] in self.inner
+            if reason := self._why_left_out(full, info, is_zip and name in self._packed):
+                self.skipped.append((full[:MAX_NAME], reason))
+                continue
+            self._room -= info.file_size
             self._packed[full] = archive, info
-            if inside.rsplit("/", 1)[-1] in self.inner:
+            if is_zip:
                 names += self._list_zip(full, self._spool(full, info.file_size))
             else:
                 names.append(full)
         return names
 
+    def _why_left_out(self, name: str, info: zipfile.ZipInfo, is_too_deep: bool) -> str:
+        """Return the reason why a file in a zip is not read, or "" if it is."""
+        if len(name) > MAX_NAME:
+            return LONG_NAME
+        if name in self._packed:
+            return "a second file of this name"
+        if is_too_deep:
+            return "a zip in a zip in a zip: unpack it by hand"
+        if info.compress_type not in METHODS:
+            return "packed neither as stored nor as deflated: unpack it by hand"
+        if info.file_size > self._room:
+            return f"the zips unpack to more than {MAX_RATIO} times their size: unpack them by hand"
+        return ""
+
     def _spool(self, name: str, size: int) -> IO[bytes]:
-        """Copy a zip out of a zip: into memory, or above 256 MB into a nameless file."""
+        """Copy a zip out of a zip: into memory, or above 1 MB into a nameless file."""
         if size > MAX_INNER_BYTES:
             raise ValueError(f"{self.folder / name} holds {size} bytes: unpack it by hand")
-        copy = tempfile.SpooledTemporaryFile(max_size=256 << 20)  # noqa: SIM115
+        copy = tempfile.SpooledTemporaryFile(max_size=1 << 20)  # noqa: SIM115
         try:
             with self.open(name) as stream:
-                shutil.copyfileobj(stream, copy, 1 << 20)
+                shutil.copyfileobj(stream, copy, PIECE)
         except READ_ERRORS as error:
             raise ValueError(f"{self.folder / name} cannot be read ({error})") from None
         return copy
@@ -209,11 +291,12 @@ class Source:
         if (size := self.size(name)) > MAX_BYTES:
             raise ValueError(f"{size} bytes is too large")
         with self.open(name) as stream:
-            return stream.read()
+            # In pieces, since in one step zipfile unpacks more than the size that a file states.
+            return b"".join(iter(lambda: stream.read(PIECE), b""))
 
 
 def drop_copies(source: Source, names: Sequence[str], keys: Sequence) -> tuple[list[str], Skipped]:
-    """Leave out files that lie there twice, such as a zip beside what was unpacked from it.
+    """Leave out copies of files, such as a zip beside what was unpacked from it.
 
     Parameters
     ----------
@@ -282,6 +365,18 @@ def why_unread(error: Exception) -> str:
     return f"{FOR_NOW if for_now else 'cannot be read'} ({error})"
 
 
+def _chunks(source: Source, names: Sequence[str]) -> list[list[str]]:
+    """Return the names in groups of at most `CHUNK` files and, if several, `CHUNK_BYTES`."""
+    chunks, room = [], 0
+    for name in names:
+        room -= source.size(name)
+        if not chunks or room < 0 or len(chunks[-1]) == CHUNK:
+            chunks.append([])
+            room = CHUNK_BYTES - source.size(name)
+        chunks[-1].append(name)
+    return chunks
+
+
 def decode_images(
     source: Source,
     names: Sequence[str],
@@ -323,7 +418,7 @@ def decode_images(
         except READ_ERRORS as error:
             return why_unread(error)
 
-    batches = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
+    batches = _chunks(source, names)
     jobs = (([read(name) for name in batch], image_size, box) for batch in batches)
     results = in_parallel(decode, jobs, len(batches), label, SERIAL_BELOW)
     images = np.empty((len(names), image_size, image_size, 1), dtype=np.uint8)
