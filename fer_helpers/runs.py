@@ -19,6 +19,7 @@ from fer_helpers.checkpoints import (
     run_settings,
     write_settings,
 )
+from fer_helpers.datasets.source import READ_ERRORS
 from fer_helpers.distributed import check_agreement, process_info, undistributed
 from fer_helpers.labels import OUTPUTS
 
@@ -81,7 +82,7 @@ def fit(
       float32, without the optimizer; the averaged weights if the optimizer averages them;
     - ``history.csv``: one row per epoch, see `read_history`;
     - ``settings.json``: what the run depends on, images and labels as digests;
-    - ``resume-N.weights.h5``: all that is needed to go on after epoch N.
+    - ``resume-N.keras``: all that is needed to go on after epoch N.
 
     Called again with the same `out_dir`, it goes on after the last finished epoch with the
     same batches, learning rate and dropout as if the run had not been interrupted.
@@ -300,7 +301,7 @@ class _Run(keras.callbacks.Callback):
             )
 
     def _resume_file(self, epoch: int) -> Path:
-        return self.out_dir / f"resume-{epoch}.weights.h5"
+        return self.out_dir / f"resume-{epoch}.keras"
 
     def restore(self, model: keras.Model) -> None:
         if not model.optimizer.built:  # float16's loss scaling would add its numbers twice
@@ -316,7 +317,7 @@ class _Run(keras.callbacks.Callback):
                 # Keras only warns about some weights that it has no place for.
                 warnings.simplefilter("error", UserWarning)
                 model.load_weights(path)
-        except (ValueError, KeyError, OSError, UserWarning) as error:
+        except (*READ_ERRORS, KeyError, UserWarning) as error:
             raise ValueError(
                 f"{path} cannot be loaded into this model ({error}): train into an empty folder"
             ) from error
@@ -375,10 +376,11 @@ class _Run(keras.callbacks.Callback):
             replace_file(self.out_dir / "model.keras", self.best.save)
         resume_file = self._resume_file(self.done())
         if self.done():  # from epoch 0 the run begins again
-            replace_file(resume_file, self.model.save_weights)
+            # Not save_weights: on a full disk HDF5 crashes, while this file is built in memory.
+            replace_file(resume_file, self.model.save)
         table = pd.DataFrame(self.rows)
         replace_file(self.out_dir / "history.csv", lambda path: table.to_csv(path, index=False))
-        for old in self.out_dir.glob("resume-*.weights.h5"):
+        for old in self.out_dir.glob("resume-*.keras"):
             if old != resume_file:
                 old.unlink()
 

@@ -305,11 +305,11 @@ def test_what_fit_refuses(fresh, faces, begun, tmp_path):
         fit(fresh(), *batches(faces), 1, tmp_path / "name", "val_emotion_acuracy", patience=None)
     with pytest.raises(ValueError, match="patience must be at least 1 epoch, or None, not 0"):
         fit(fresh(), *batches(faces), 1, tmp_path / "patience", patience=0)
-    (begun / "resume-1.weights.h5").write_bytes(b"no HDF5")
-    with pytest.raises(ValueError, match=r"resume-1\.weights\.h5 cannot be loaded"):
+    (begun / "resume-1.keras").write_bytes(b"no zip")
+    with pytest.raises(ValueError, match=r"resume-1\.keras cannot be loaded"):
         fit(fresh(), *batches(faces), 2, begun)
-    (begun / "resume-1.weights.h5").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no resume-1\.weights\.h5 to go on from"):
+    (begun / "resume-1.keras").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no resume-1\.keras to go on from"):
         fit(fresh(), *batches(faces), 2, begun)
 
 
