@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 WORKER = ROOT / "tests" / "distributed_worker.py"  # the command, with a tiny network
 
 
-@pytest.mark.parametrize(("size", "file"), [(2**15, "model"), (2**16, "resume-1")])
+@pytest.mark.parametrize(("size", "file"), [(2**15, "model"), (2**17, "resume-1")])
 def test_no_room_for_a_checkpoint_ends_with_a_message_and_leaves_nothing_half_written(
     tmp_path, monkeypatch, size, file
 ):
