@@ -9,8 +9,46 @@ from pathlib import Path
 
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
 from fer_helpers.backend import keras
 from fer_helpers.batches import FaceBatches
+
+
+@contextlib.contextmanager
+def locked(file: Path, place: Path) -> Iterator[None]:
+    """Keep a second process out of `place` until this block, or this process, ends.
+
+    Without effect where `file` cannot be written, and on systems or drives without locks.
+
+    Parameters
+    ----------
+    file
+        The lock, made if missing; it stays. It can be held again even after a crash.
+    place
+        What the lock is for, named in the error.
+
+    Raises
+    ------
+    OSError
+        The lock is held already.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stream = stack.enter_context(file.open("a"))
+            if fcntl:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(
+                f"{place} is in use: another process, or another notebook, is writing to it. "
+                "Wait until it has ended, stop it, or write to another place"
+            ) from None
+        except OSError:
+            pass
+        yield
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:

@@ -1,5 +1,6 @@
 """A run: train epoch by epoch, keep the best epoch, and go on where the run stopped."""
 
+import contextlib
 import math
 import sys
 import warnings
@@ -16,10 +17,12 @@ from fer_helpers.checkpoints import (
     check_settings,
     in_float32,
     inner_optimizer,
+    locked,
     replace_file,
     run_settings,
     write_settings,
 )
+from fer_helpers.datasets.source import READ_ERRORS
 from fer_helpers.distributed import check_agreement, process_info, undistributed
 from fer_helpers.labels import OUTPUTS
 
@@ -82,7 +85,7 @@ def fit(
       float32, without the optimizer; the averaged weights if the optimizer averages them;
     - ``history.csv``: one row per epoch, see `read_history`;
     - ``settings.json``: what the run depends on, images and labels as digests;
-    - ``resume-N.weights.h5``: all that is needed to go on after epoch N.
+    - ``resume-N.keras``: all that is needed to go on after epoch N.
 
     Called again with the same `out_dir`, it goes on after the last finished epoch with the
     same batches, learning rate and dropout as if the run had not been interrupted.
@@ -130,65 +133,67 @@ def fit(
     FileNotFoundError
         `out_dir` has a history, but not the files that are needed to go on from it.
     OSError
-        No room, or no permission to write.
+        No room, or no permission to write; or another process is training into `out_dir`.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    rank = process_info()[0]
-    if rank == 0:
-        for left in out_dir.glob(".writing-*"):
-            left.unlink(missing_ok=True)  # from a run that was killed
-    history = read_history(out_dir)
-    done = int(history["epoch"].max()) if len(history) else 0
+    rank, processes, _ = process_info()
     settings = run_settings(model, train, validation, monitor, start)
-    asked = {"finished epochs": done, "epochs": epochs, "patience": patience}
-    check_agreement(asked | settings)
-    _share_batches(model, train, validation)
     rate = settings["optimizer"]["learning_rate"]
-    _check_patience(patience, rate)
-    # Without a finished epoch nothing is resumed: the start is scored again.
-    rows = history.to_dict("records") if done else []
-    run = _Run(out_dir, rows, monitor, patience, train, validation)
-    try:
-        if done:
-            check_settings(out_dir, settings)
-            run.restore(model)
-        elif rank == 0:
-            write_settings(out_dir, settings)
-        if start is not None and done == 0:
-            run.score_start(model, epochs)
-        # Another run of this network may have stopped early.
-        model.stop_training = run.is_over()
-        if done < epochs and not model.stop_training:
-            averages = inner_optimizer(model.optimizer).use_ema
-            model.fit(
-                train,
-                validation_data=validation,
-                initial_epoch=done,
-                epochs=epochs,
-                verbose=0,
-                # The batches are shuffled already; Keras would shuffle their order by Python's
-                # global random state, which an interrupted run does not get back.
-                shuffle=False,
-                callbacks=[
-                    # What is validated is kept: the network then holds the averaged weights.
-                    keras.callbacks.LambdaCallback(on_test_end=run.keep_validated),
-                    *callbacks,
-                    *([keras.callbacks.SwapEMAWeights()] * averages),
-                    run,
-                    *([_Progress(epochs)] * (rank == 0)),
-                ],
-            )
-    finally:
-        # It fell in this run, and the next one starts with it. After an error of one of several
-        # processes there is none, and this would wait for the others.
-        whole = process_info()[1] == 1 or sys.exc_info()[0] is None
-        if isinstance(rate, float) and whole:
-            model.optimizer.learning_rate = rate
-    if rank != 0:  # rank 0 may still be writing the file
-        return pd.DataFrame(run.rows)
-    run.report(done, epochs)
-    return read_history(out_dir)
+    # Processes that train together share the folder, and rank 0 writes for all of them.
+    with locked(out_dir / ".lock", out_dir) if rank == 0 else contextlib.nullcontext():
+        if rank == 0:
+            for left in out_dir.glob(".writing-*"):
+                left.unlink(missing_ok=True)  # from a run that was killed
+        history = read_history(out_dir)
+        done = int(history["epoch"].max()) if len(history) else 0
+        asked = {"finished epochs": done, "epochs": epochs, "patience": patience}
+        check_agreement(asked | settings)
+        _share_batches(model, train, validation)
+        _check_patience(patience, rate)
+        # Without a finished epoch nothing is resumed: the start is scored again.
+        rows = history.to_dict("records") if done else []
+        run = _Run(out_dir, rows, monitor, patience, train, validation)
+        try:
+            if done:
+                check_settings(out_dir, settings)
+                run.restore(model)
+            elif rank == 0:
+                write_settings(out_dir, settings)
+            if start is not None and done == 0:
+                run.score_start(model, epochs)
+            # Another run of this network may have stopped early.
+            model.stop_training = run.is_over()
+            if done < epochs and not model.stop_training:
+                averages = inner_optimizer(model.optimizer).use_ema
+                model.fit(
+                    train,
+                    validation_data=validation,
+                    initial_epoch=done,
+                    epochs=epochs,
+                    verbose=0,
+                    # The batches are shuffled already; Keras would shuffle their order by Python's
+                    # global random state, which an interrupted run does not get back.
+                    shuffle=False,
+                    callbacks=[
+                        # What is validated is kept: the network then holds the averaged weights.
+                        keras.callbacks.LambdaCallback(on_test_end=run.keep_validated),
+                        *callbacks,
+                        *([keras.callbacks.SwapEMAWeights()] * averages),
+                        run,
+                        *([_Progress(epochs)] * (rank == 0)),
+                    ],
+                )
+        finally:
+            # It fell in this run, and the next one starts with it. After an error of one of several
+            # processes there is none, and this would wait for the others.
+            whole = processes == 1 or sys.exc_info()[0] is None
+            if isinstance(rate, float) and whole:
+                model.optimizer.learning_rate = rate
+        if rank != 0:  # rank 0 may still be writing the file
+            return pd.DataFrame(run.rows)
+        run.report(done, epochs)
+        return read_history(out_dir)
 
 
 def _share_batches(model: keras.Model, train: FaceBatches, validation: FaceBatches) -> None:
@@ -304,7 +309,7 @@ class _Run(keras.callbacks.Callback):
             )
 
     def _resume_file(self, epoch: int) -> Path:
-        return self.out_dir / f"resume-{epoch}.weights.h5"
+        return self.out_dir / f"resume-{epoch}.keras"
 
     def restore(self, model: keras.Model) -> None:
         if not model.optimizer.built:  # float16's loss scaling would add its numbers twice
@@ -320,7 +325,7 @@ class _Run(keras.callbacks.Callback):
                 # Keras only warns about some weights that it has no place for.
                 warnings.simplefilter("error", UserWarning)
                 model.load_weights(path)
-        except (ValueError, KeyError, OSError, UserWarning) as error:
+        except (*READ_ERRORS, KeyError, UserWarning) as error:
             raise ValueError(
                 f"{path} cannot be loaded into this model ({error}): train into an empty folder"
             ) from error
@@ -379,10 +384,11 @@ class _Run(keras.callbacks.Callback):
             replace_file(self.out_dir / "model.keras", self.best.save)
         resume_file = self._resume_file(self.done())
         if self.done():  # from epoch 0 the run begins again
-            replace_file(resume_file, self.model.save_weights)
+            # Not save_weights: on a full disk HDF5 crashes, while this file is built in memory.
+            replace_file(resume_file, self.model.save)
         table = pd.DataFrame(self.rows)
         replace_file(self.out_dir / "history.csv", lambda path: table.to_csv(path, index=False))
-        for old in self.out_dir.glob("resume-*.weights.h5"):
+        for old in self.out_dir.glob("resume-*.keras"):
             if old != resume_file:
                 old.unlink()
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -315,6 +316,53 @@ def test_a_damaged_cache_is_replaced(tmp_path, damage, content):
         path.write_bytes(content)
     assert (put(tmp_path, level=5).images == 5).all()
     assert (put(tmp_path, level=6).images == 5).all()
+
+
+@pytest.mark.parametrize("damage", ["images.npy", "labels.npy", "index.csv", "notes.csv"])
+def test_a_cache_with_a_flipped_bit_is_replaced(tmp_path, damage):
+    put(tmp_path)
+    path = tmp_path / ".cache/MINE-48-files-code" / damage
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1  # still an array or a table, of the same shape
+    path.write_bytes(content)
+    assert (put(tmp_path, level=5).images == 5).all()
+
+
+def test_whole_files_that_were_not_written_together_are_no_cache(tmp_path):
+    """NaN for labels, images of another size, other splits."""
+    folder = tmp_path / ".cache/MINE-48-files-code"
+    for change in (
+        lambda: np.save(folder / "labels.npy", np.full((3, 18), np.nan, np.float32)),
+        lambda: np.save(folder / "images.npy", np.zeros((3, 9, 9, 1))),
+        lambda: (folder / "digests.json").unlink(),
+        lambda: (folder / "digests.json").write_text("[1"),
+    ):
+        put(tmp_path, level=1)
+        change()
+        assert (put(tmp_path, level=5).images == 5).all()
+        shutil.rmtree(folder)
+    put(tmp_path, level=1)
+    folder.rename(folder.with_name("MINE-24-files-code"))
+    assert (put(tmp_path, "MINE-24", level=5).images == 5).all()
+
+
+def test_corrected_labels_of_the_same_length_and_time_are_seen(tmp_path, monkeypatch):
+    def prints_after(name, *contents):
+        prints = set()
+        for content in contents:
+            (tmp_path / name).write_text(content)
+            os.utime(tmp_path / name, ns=(1, 1))
+            prints.add(source.Source(tmp_path).fingerprint)
+        return len(prints)
+
+    assert prints_after("metadata.csv", "a.png,sad", "a.png,joy") == 2
+    assert prints_after("labels.TXT", "a.png 1", "a.png 2", "a.png 1") == 2
+    assert prints_after("a.png", "one", "two") == 1  # pictures would have to be read for it
+    monkeypatch.setattr(source, "LABEL_FILES", 1)
+    assert prints_after("labels.TXT", "a.png 1", "a.png 2") == 1  # the other one is larger
+    assert prints_after("metadata.csv", "a.png,sad", "a.png,joy") == 2
+    monkeypatch.setattr(source, "LABEL_BYTES", 8)
+    assert prints_after("metadata.csv", "a.png,sad", "a.png,joy") == 1
 
 
 def test_files_in_place_of_old_caches_are_no_obstacle(tmp_path, capsys):

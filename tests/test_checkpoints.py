@@ -1,11 +1,14 @@
 """Files are whole, and a network that is kept runs on any machine."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 
 import tiny
-from fer_helpers.checkpoints import in_float32, replace_file
+from fer_helpers.checkpoints import in_float32, locked, replace_file
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -20,6 +23,38 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         replace_file(path, write_half)
     assert path.read_text() == "whole"
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_lock_keeps_another_process_out_until_it_is_killed(tmp_path):
+    pytest.importorskip("fcntl")
+    command = [sys.executable, "-c", HOLD, tmp_path / ".lock"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(OSError, match=r"out is in use: .* Wait until it has ended"),
+            locked(tmp_path / ".lock", "out"),
+        ):
+            pytest.fail("both are in")
+        other.kill()
+    with locked(tmp_path / ".lock", "out"):
+        pass
+
+
+def test_a_lock_is_free_again_after_an_error_and_no_obstacle_where_nothing_can_be_written(tmp_path):
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), locked(tmp_path / ".lock", "out"):
+            raise KeyboardInterrupt
+    with locked(tmp_path / "missing" / ".lock", "out"):
+        pass
 
 
 def test_a_copy_in_float32_has_the_weights_it_is_given():

@@ -108,6 +108,20 @@ def test_study_goes_on_where_it_stopped(small_study, tmp_path):
         multitask.study(csv, ["none"])
 
 
+def test_two_studies_do_not_share_a_table(small_study, tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    csv = tmp_path / "runs.csv"
+
+    def train_meanwhile(*_):
+        with pytest.raises(OSError, match=r"runs\.csv is in use"):
+            multitask.study(csv, ["equal weights"], [0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(multitask, "train_arm", train_meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+        multitask.study(csv, ["equal weights"], [0])
+
+
 def test_compare_pairs_by_seed():
     runs = pd.DataFrame(
         [

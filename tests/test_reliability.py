@@ -28,14 +28,15 @@ ROOT = Path(__file__).parent.parent
 WORKER = ROOT / "tests" / "distributed_worker.py"  # the command, with a tiny network
 
 
+@pytest.mark.parametrize(("size", "file"), [(2**15, "model"), (2**17, "resume-1")])
 def test_no_room_for_a_checkpoint_ends_with_a_message_and_leaves_nothing_half_written(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, size, file
 ):
     monkeypatch.setitem(model.BACKBONES, "compact", tiny.backbone)
     data, out = tmp_path / "data", tmp_path / "out"
     write_faces(data)
     read_dataset("FER", data_dir=data)
-    size = 2**15  # bytes: no file may be larger
+    # Bytes: no file may be larger.
     refused = subprocess.run(
         [sys.executable, WORKER, *words(data, out, 1)],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
@@ -45,9 +46,10 @@ def test_no_room_for_a_checkpoint_ends_with_a_message_and_leaves_nothing_half_wr
     )
     assert refused.returncode == 2, refused.stderr
     (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
-    assert re.search(r"model\.keras cannot be written .*: make room there", line)
+    assert re.search(rf"{file}\.keras cannot be written .*: make room there", line)
     assert "Traceback" not in refused.stderr
-    assert not [path.name for path in out.iterdir() if path.suffix in (".keras", ".h5", ".csv")]
+    left = {path.name for path in out.iterdir()}
+    assert left == {".lock", "settings.json"} | ({"model.keras"} if file != "model" else set())
     # With room again, the same command does its work.
     assert main(words(data, out, 1)) == 0
     assert read_history(out)["epoch"].tolist() == [1]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import tiny
-from fer_helpers import plots, runs
+from fer_helpers import checkpoints, plots, runs
 from fer_helpers.batches import batches_of, mixed_batches
 from fer_helpers.labels import encode_labels
 from fer_helpers.model import load_model
@@ -305,12 +305,26 @@ def test_what_fit_refuses(fresh, faces, begun, tmp_path):
         fit(fresh(), *batches(faces), 1, tmp_path / "name", "val_emotion_acuracy", patience=None)
     with pytest.raises(ValueError, match="patience must be at least 1 epoch, or None, not 0"):
         fit(fresh(), *batches(faces), 1, tmp_path / "patience", patience=0)
-    (begun / "resume-1.weights.h5").write_bytes(b"no HDF5")
-    with pytest.raises(ValueError, match=r"resume-1\.weights\.h5 cannot be loaded"):
+    (begun / "resume-1.keras").write_bytes(b"no zip")
+    with pytest.raises(ValueError, match=r"resume-1\.keras cannot be loaded"):
         fit(fresh(), *batches(faces), 2, begun)
-    (begun / "resume-1.weights.h5").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no resume-1\.weights\.h5 to go on from"):
+    (begun / "resume-1.keras").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no resume-1\.keras to go on from"):
         fit(fresh(), *batches(faces), 2, begun)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(fresh, faces, begun):
+    """It would put the history back, and take the files away that are being written."""
+    pytest.importorskip("fcntl")
+    (begun / ".writing-1-model.keras").touch()
+    before = {path.name: path.read_bytes() for path in begun.iterdir()}
+    with (
+        checkpoints.locked(begun / ".lock", begun),
+        pytest.raises(OSError, match=rf"{begun} is in use"),
+    ):
+        fit(fresh(), *batches(faces), 2, begun)
+    assert {path.name: path.read_bytes() for path in begun.iterdir()} == before
+    assert len(fit(fresh(), *batches(faces), 2, begun)) == 2
 
 
 def test_patience_and_a_schedule_do_not_go_together(faces, tmp_path):

@@ -5,6 +5,7 @@ import contextlib
 import csv
 import functools
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -21,15 +22,17 @@ from fer_helpers.datasets.source import FOR_NOW, READ_ERRORS
 
 DAY = 86_400  # seconds
 UNUSED = 30 * DAY  # age at which a cache made by other code is removed
+DIGESTS = "digests.json"
 
 
 def cached(folder: Path, name: str, source: str, code: str, build: Callable[[], Faces]) -> Faces:
     """Return faces from the cache; without one, build them and cache them.
 
     A cache is written under another name and then renamed, so that no process reads half of
-    one, and two may build the same one at once. If nothing can be written, or a file could
-    not be read for a reason that may be temporary, the faces are returned without a cache,
-    and a message says so.
+    one, and two may build the same one at once. It is read only if all its files still have
+    the digests that they were written with; otherwise it is built again. If nothing can be
+    written, or a file could not be read for a reason that may be temporary, the faces are
+    returned without a cache, and a message says so.
 
     Parameters
     ----------
@@ -69,6 +72,7 @@ def cached(folder: Path, name: str, source: str, code: str, build: Callable[[], 
         try:
             scratch.mkdir(parents=True)
             _save(faces, scratch)
+            (scratch / DIGESTS).write_text(json.dumps(_digests(scratch, place.name)))
         except OSError as error:
             reason = error.strerror or error
             note(f"{name}: read without a cache, as {place.parent} cannot be written ({reason})")
@@ -120,6 +124,16 @@ def _save(faces: Faces, folder: Path) -> None:
         )
 
 
+def _digests(folder: Path, name: str) -> dict[str, str]:
+    """Return the digest of each file of a cache, and the name that the cache was made for."""
+    digests = {"name": name}
+    for path in folder.iterdir():
+        if path.name != DIGESTS:
+            with path.open("rb") as file:
+                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
 def _load(folder: Path) -> Faces | None:
     """Return the cached faces, or None if there are none or they are damaged."""
 
@@ -135,6 +149,8 @@ def _load(folder: Path) -> Faces | None:
         return list(table(name)[["path", "reason"]].itertuples(index=False, name=None))
 
     try:
+        if json.loads((folder / DIGESTS).read_text()) != _digests(folder, folder.name):
+            return None
         index = table("index")
         faces = Faces(
             images=np.load(folder / "images.npy", mmap_mode="r"),

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fer_helpers.backend import keras
 from fer_helpers.batches import batches_of, mixed_batches
-from fer_helpers.checkpoints import replace_file
+from fer_helpers.checkpoints import locked, replace_file
 from fer_helpers.datasets import load_training_data
 from fer_helpers.evaluation import accuracy_table, paired_interval
 from fer_helpers.labels import OUTPUTS, TASKS
@@ -149,12 +149,13 @@ def study(
         An arm that does not exist.
     FileNotFoundError
         A data set is not there.
+    OSError
+        Another process is writing to `csv`, or there is no room.
     """
     for arm in arms:
         if arm not in ARMS:
             raise ValueError(f"unknown arm {arm!r}: choose from {', '.join(ARMS)}")
     csv = Path(csv)
-    table = pd.read_csv(csv) if csv.is_file() else pd.DataFrame()
     splits = [load_training_data(name, data_dir) for name in ("FER", "UTKFACE")]
     train = [split for split, _ in splits]
     X, y = (np.concatenate(arrays) for arrays in zip(*[v for _, v in splits], strict=True))
@@ -164,20 +165,22 @@ def study(
     wanted = [
         {"arm": arm, "backbone": backbone, "seed": seed} | size for seed in seeds for arm in arms
     ]
-    for run in tqdm(wanted, desc="runs", unit="run"):
-        if len(table) and (table[list(run)] == pd.Series(run)).all(axis=1).any():
-            continue
-        model = train_arm(run["arm"], run["seed"], train, epochs, backbone)
-        scores = accuracy_table(y, predict(model, X))
-        row = run | {
-            "public_emotion_accuracy": scores.accuracy["emotion"],
-            "public_emotion_ece": scores.ece["emotion"],
-        }
-        for task in ("gender", "race", "age"):
-            row[f"{task}_accuracy"] = scores.accuracy[task]
-        table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
-        csv.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(csv, functools.partial(table.round(5).to_csv, index=False))
+    csv.parent.mkdir(parents=True, exist_ok=True)
+    with locked(csv.with_name(f".{csv.name}.lock"), csv):
+        table = pd.read_csv(csv) if csv.is_file() else pd.DataFrame()
+        for run in tqdm(wanted, desc="runs", unit="run"):
+            if len(table) and (table[list(run)] == pd.Series(run)).all(axis=1).any():
+                continue
+            model = train_arm(run["arm"], run["seed"], train, epochs, backbone)
+            scores = accuracy_table(y, predict(model, X))
+            row = run | {
+                "public_emotion_accuracy": scores.accuracy["emotion"],
+                "public_emotion_ece": scores.ece["emotion"],
+            }
+            for task in ("gender", "race", "age"):
+                row[f"{task}_accuracy"] = scores.accuracy[task]
+            table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+            replace_file(csv, functools.partial(table.round(5).to_csv, index=False))
     same = pd.Series({"backbone": backbone} | size)
     return table[(table[list(same.index)] == same).all(axis=1)]
 
