@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fer_helpers import commands, scores
-from fer_helpers.labels import DATASETS, TASKS
+from fer_helpers.labels import DATASETS, TASKS, visible
 
 EXAMPLES = """examples:
   python -m fer_helpers data
@@ -201,12 +201,9 @@ def _add_predict(subparsers) -> None:
         "--figures",
         type=Path,
         metavar="FOLDER",
-        default=Path("results/predictions"),
         help="where the result of each photo or video named is drawn (default results/predictions)",
     )
-    sub.add_argument(
-        "--fps", type=float, default=2, help="moments per second of a video (default 2)"
-    )
+    sub.add_argument("--fps", type=float, help="moments per second of a video (default 2)")
     sub.add_argument("--out", type=Path, metavar="CSV", help="write all columns to this file")
 
 
@@ -284,6 +281,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
     """Parse the arguments and run their command; see `main`."""
+    if sys.stderr is None:  # closed; the next file that is opened would take its place
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        print("error: stdout is closed: there is no place for the results", file=sys.stderr)
+        return 2
     args = parser.parse_args(arguments)
     sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be any bytes
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files: no window is wanted
@@ -293,7 +295,7 @@ def run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
     except BrokenPipeError:  # as in "... | head", which stops reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
