@@ -154,6 +154,11 @@ def lines_beside_json(as_json: bool):
 
 def show_run(history, out: Path, as_json: bool) -> None:
     """Print the history of a run as JSON, or where its best model is."""
+    if not (out / "model.keras").is_file():
+        raise ValueError(
+            f"{out} has no model.keras: no epoch was the best one, since the scores on the "
+            "validation faces are NaN. Look for NaN in history.csv"
+        )
     if as_json:
         show(history, True)
     else:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fer_helpers.backend import keras
 from fer_helpers.batches import batches_of, mixed_batches
-from fer_helpers.checkpoints import replace_file
+from fer_helpers.checkpoints import read_runs, replace_file
 from fer_helpers.datasets import load_training_data
 from fer_helpers.evaluation import accuracy_table, paired_interval
 from fer_helpers.labels import OUTPUTS, TASKS
@@ -146,7 +146,7 @@ def study(
     Raises
     ------
     ValueError
-        An arm that does not exist.
+        An arm that does not exist, or `csv` is another table.
     FileNotFoundError
         A data set is not there.
     """
@@ -154,7 +154,7 @@ def study(
         if arm not in ARMS:
             raise ValueError(f"unknown arm {arm!r}: choose from {', '.join(ARMS)}")
     csv = Path(csv)
-    table = pd.read_csv(csv) if csv.is_file() else pd.DataFrame()
+    table = read_runs(csv, ("arm", "backbone", "seed", "epochs", "faces"))
     splits = [load_training_data(name, data_dir) for name in ("FER", "UTKFACE")]
     train = [split for split, _ in splits]
     X, y = (np.concatenate(arrays) for arrays in zip(*[v for _, v in splits], strict=True))
