@@ -39,11 +39,16 @@ def source_options(args) -> dict:
 def check_writable(*files: Path | None) -> None:
     """Make the folders of files, and raise an OSError now if they cannot be written later."""
     for file in filter(None, files):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not file.exists()
-        file.open("a").close()
-        if is_new:
-            file.unlink()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            is_new = not file.exists()
+            file.open("a").close()
+            if is_new:
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"{file} cannot be written ({error.strerror}): choose another place"
+            ) from error
 
 
 def write_csv(rows, path: Path) -> None:
@@ -131,6 +136,7 @@ def _train(args) -> None:
     if line := backend.unused_gpu():
         note(f"note: {line}")
     out = args.out or training.run_folder(args.dataset)
+    check_writable(out / "model.keras")
     with lines_beside_json(args.json):
         history = training.train(
             args.dataset,

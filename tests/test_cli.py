@@ -443,6 +443,7 @@ def test_an_unknown_dataset_lists_the_known_ones(capsys):
 @pytest.mark.parametrize(
     "words",
     [
+        "train --out",
         "predict face.png --no-detect --out",
         "predict face.png --figures",
         "evaluate --dataset SAMPLE --weights SAMPLE --predictions",
@@ -456,9 +457,10 @@ def test_an_unknown_dataset_lists_the_known_ones(capsys):
 def test_what_cannot_be_written_is_refused_before_the_work(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.new("L", (48, 48)).save("face.png")
-    monkeypatch.setattr("fer_helpers.model.load_model", None)  # not reached
+    for late in ("model.load_model", "training.train"):
+        monkeypatch.setattr(f"fer_helpers.{late}", None)
     assert main([*words.split(), "face.png/below"]) == 2
-    assert "face.png" in capsys.readouterr().err
+    assert "cannot be written (" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", ["multitask", "fine_tuning"])
