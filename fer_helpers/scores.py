@@ -144,7 +144,10 @@ def _why_no_groups(args, faces) -> str:
 
     if any(labelled(faces.labels, task).any() for task in ("gender", "race", "age")):
         return f"no group of {args.dataset} has {args.smallest} faces: lower --smallest"
-    return f"{args.dataset} has no labels for gender, race or age, so it has no groups to compare"
+    return (
+        f"{args.dataset} has no labels for gender, race or age, so it has no groups to compare: "
+        "choose another --dataset"
+    )
 
 
 def _write_card(args, faces, probabilities: Mapping) -> None:

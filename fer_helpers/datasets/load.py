@@ -109,7 +109,7 @@ def read_dataset(
     if not len(index):
         there = ", ".join(sorted({*faces.splits}))
         raise ValueError(
-            f"{name} has no {own[0]} (split {split!r}), only {there}: add faces to it, or choose "
+            f"{name} has no {own[0]} (split {split!r}); it has {there}: add faces, or choose "
             "another data set or split"
         )
     # In one piece they stay a memory map.
