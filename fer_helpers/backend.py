@@ -48,7 +48,7 @@ def check_settings() -> None:
         ``keras.json`` is not a JSON object, puts channels first, or asks for a backend other than
         TensorFlow and JAX or for one that is not installed; ``KERAS_BACKEND`` likewise.
     """
-    file = Path(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json").expanduser()
+    file = Path(os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras")), "keras.json")
     try:
         settings = json.loads(file.read_text())
     except (OSError, ValueError):  # Keras takes its defaults, too

@@ -4,10 +4,12 @@ import contextlib
 import json
 import os
 import textwrap
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 try:
     import fcntl
@@ -81,6 +83,32 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def read_runs(csv: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return a study's table of runs, without rows if there is no such file.
+
+    Parameters
+    ----------
+    csv
+        File that the study writes a row per run to.
+    columns
+        Those that identify a run.
+
+    Raises
+    ------
+    ValueError
+        The file is not a table, or lacks one of the columns.
+    """
+    if not csv.is_file():
+        return pd.DataFrame()
+    try:
+        table = pd.read_csv(csv)
+    except ValueError as error:  # from pandas, which does not name the file
+        raise ValueError(f"{csv} is not a table: {error}. Choose another file") from error
+    if missing := [name for name in columns if name not in table]:
+        raise ValueError(f"{csv} has no column {missing[0]!r}: choose another file")
+    return table
+
+
 def in_float32(model: keras.Model, weights: list[np.ndarray]) -> keras.Model:
     """Return a copy of a network in float32, which runs on any machine, not compiled.
 
@@ -99,6 +127,18 @@ def in_float32(model: keras.Model, weights: list[np.ndarray]) -> keras.Model:
     copy.set_weights(weights)
     # The clone is compiled, and its optimizer would make the file three times as large.
     return keras.Model(copy.inputs, copy.outputs, name=copy.name)
+
+
+def check_best(out_dir: Path) -> None:
+    """Raise a ValueError if ``model.keras``, the best epoch so far, is missing or damaged."""
+    path = out_dir / "model.keras"
+    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        if archive.testzip() is None:
+            return
+    raise ValueError(
+        f"{path}, the best epoch so far, is missing or damaged: put it back, or train into an "
+        "empty folder"
+    )
 
 
 def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fer_helpers import commands, scores
-from fer_helpers.labels import DATASETS, TASKS
+from fer_helpers.labels import DATASETS, TASKS, visible
 
 EXAMPLES = """examples:
   python -m fer_helpers data
@@ -208,12 +208,9 @@ def _add_predict(subparsers) -> None:
         "--figures",
         type=Path,
         metavar="FOLDER",
-        default=Path("results/predictions"),
         help="where the result of each photo or video named is drawn (default results/predictions)",
     )
-    sub.add_argument(
-        "--fps", type=float, default=2, help="moments per second of a video (default 2)"
-    )
+    sub.add_argument("--fps", type=float, help="moments per second of a video (default 2)")
     sub.add_argument("--out", type=Path, metavar="CSV", help="write all columns to this file")
 
 
@@ -311,7 +308,7 @@ def run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
             print(f"error: the output is not read any more{again}", file=sys.stderr)
             return 2
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"stopped{again}", file=sys.stderr)

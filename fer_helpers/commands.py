@@ -12,7 +12,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from fer_helpers.labels import DATASETS, TASKS
+from fer_helpers.labels import DATASETS, TASKS, visible
+
+FORMULA = ("=", "+", "-", "@")  # a spreadsheet runs what begins with one of these
 
 
 def show(rows, as_json: bool) -> None:
@@ -21,12 +23,12 @@ def show(rows, as_json: bool) -> None:
     if as_json:
         print(json.dumps(json.loads(frame.to_json(orient="records")), indent=1))
     else:
-        print(frame.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+        print(visible(frame.to_string(index=False, float_format="{:.3f}".format, na_rep="-")))
 
 
 def note(text: str) -> None:
     """Print a line beside the results, on stderr."""
-    print(text, file=sys.stderr)
+    print(visible(text), file=sys.stderr)
 
 
 def source_options(args) -> dict:
@@ -34,10 +36,32 @@ def source_options(args) -> dict:
     return {"data_dir": args.data_dir, "labels": args.labels, "ignore": args.ignore}
 
 
+def check_writable(*files: Path | None) -> None:
+    """Make the folders of files, and raise an OSError now if they cannot be written later."""
+    for file in filter(None, files):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            is_new = not file.exists()
+            file.open("a").close()
+            if is_new:
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"{file} cannot be written ({error.strerror}): choose another place"
+            ) from error
+
+
 def write_csv(rows, path: Path) -> None:
-    """Write a table to a file, and its folder if there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a table to a file whose folder exists; see `_harmless` for its column ``path``."""
+    if "path" in rows:
+        rows = rows.assign(path=rows["path"].map(_harmless))
     rows.to_csv(path, index=False, errors="surrogateescape")  # file names may be any bytes
+
+
+def _harmless(path: str) -> str:
+    """Return a path that neither a spreadsheet nor a terminal takes for a command."""
+    path = visible(path)
+    return f"./{path}" if path.startswith(FORMULA) else path  # it is the same file
 
 
 # ---------------------------------------------------------------------------- data
@@ -47,6 +71,8 @@ def data(args) -> None:
     """List the data sets, or count the faces of one."""
     from fer_helpers.datasets import find_datasets
 
+    if not args.dataset and (args.labels or args.ignore):
+        raise ValueError("--labels and --ignore need a --dataset to count")
     if args.dataset:
         show(_count_faces(args), args.json)
     elif args.json:
@@ -91,6 +117,9 @@ def _count_faces(args):
 def train(args) -> None:
     """Train a network, on this machine or together with others."""
     if not args.distributed:
+        for option in ("address", "processes", "rank"):
+            if getattr(args, option) is not None:
+                raise ValueError(f"--{option} is for several machines: add --distributed")
         _train(args)
         return
     if find_spec("jax"):  # `join_processes` says what to do without it
@@ -114,6 +143,7 @@ def _train(args) -> None:
     if line := backend.unused_gpu():
         note(f"note: {line}")
     out = args.out or training.run_folder(args.dataset)
+    check_writable(out / "model.keras")
     with lines_beside_json(args.json):
         history = training.train(
             args.dataset,
@@ -137,6 +167,11 @@ def lines_beside_json(as_json: bool):
 
 def show_run(history, out: Path, as_json: bool) -> None:
     """Print the history of a run as JSON, or where its best model is."""
+    if not (out / "model.keras").is_file():
+        raise ValueError(
+            f"{out} has no model.keras: no epoch was the best one, since the scores on the "
+            "validation faces are NaN. Look for NaN in history.csv"
+        )
     if as_json:
         show(history, True)
     else:
@@ -191,9 +226,21 @@ def predict(args) -> None:
     videos = [file for file in files if file in args.paths and video.is_video(file)]
     if args.no_detect and videos:
         raise ValueError(f"{videos[0]} is a video: leave out --no-detect")
+    if args.fps is not None and not videos:
+        raise ValueError("--fps is for videos, and none is named: leave it out")
+    # A picture for each file that was named; for a folder of thousands there is the table.
+    drawn = [] if args.no_detect else [file for file in files if file in args.paths]
+    if args.figures and not drawn:
+        raise ValueError(
+            "--figures draws photos and videos that are named one by one, not folders, and no "
+            "crops: name them, or leave it out"
+        )
+    figures = args.figures or Path("results", "predictions")
+    check_writable(args.out, figures / "faces.png" if drawn else None)
     network = model.load_model(args.weights)
     run = photos.predict_crops if args.no_detect else photos.predict_photos
-    tables = [video.predict_video(network, file, args.fps, args.attributes) for file in videos]
+    fps = 2 if args.fps is None else args.fps
+    tables = [video.predict_video(network, file, fps, args.attributes) for file in videos]
     if images := [file for file in files if file not in videos]:
         tables.append(run(network, images, args.attributes))
     table = pd.concat(tables, ignore_index=True)
@@ -203,9 +250,7 @@ def predict(args) -> None:
         note(f"{len(table)} rows in {args.out}, {failed} with an error")
     if args.json or not args.out:
         show(table if args.json else _brief(table), args.json)
-    if not args.no_detect:
-        # A picture for each file that was named; for a folder of thousands there is the table.
-        _draw_photos(table, [file for file in files if file in args.paths], args.figures)
+    _draw_photos(table, drawn, figures)
 
 
 def _brief(table):
@@ -226,7 +271,6 @@ def _draw_photos(table, files: list[Path], folder: Path) -> None:
         rows = table[(table["path"] == str(file))]
         if (rows["error"] != "").all():
             continue
-        folder.mkdir(parents=True, exist_ok=True)
         # a/portrait.jpg and b/portrait.jpg are two pictures.
         same = [other for other in files if other.stem.lower() == file.stem.lower()]
         number = f"-{same.index(file) + 1}" if len(same) > 1 else ""
@@ -245,6 +289,7 @@ def visualize(args) -> None:
     from fer_helpers.datasets import load_training_data
     from fer_helpers.training import run_folder
 
+    check_writable(args.out / "angry.png")
     trained = run_folder(args.dataset) / "model.keras"
     if args.weights or trained.is_file():
         network = model.load_model(args.weights or trained)
@@ -274,6 +319,7 @@ def export(args) -> None:
     # Beside a network of your own: those of two runs are both called model.keras.
     name = Path("results", args.weights) if args.weights in DATASETS else Path(args.weights)
     out = args.out or name.with_name(f"{name.stem}{'-int8' * args.int8}{SUFFIXES[args.format]}")
+    check_writable(out)
     network = load_model(args.weights)
     # The converters have no steps that a bar could count.
     print(f"converting {args.weights}: up to a minute", file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ A label row is a float32 vector of 18 numbers: four one-hot blocks side by side,
 The classes and their order are those of RAF-DB (Li, Deng & Du, CVPR 2017).
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ def check_dataset(name: str | Path) -> str:
     ValueError
         It is neither; lists the known data sets.
     """
-    if str(name) in DATASETS or Path(name).expanduser().exists():
+    if str(name) in DATASETS or Path(os.path.expanduser(name)).exists():
         return str(name)
     raise ValueError(
         f"unknown dataset {str(name)!r}: there is no such folder or file, and the names are "
@@ -95,8 +96,16 @@ def short_name(dataset: str | Path) -> str:
     """Return a data set's name, of a path the last part without its ending: a name for files."""
     if str(dataset) in DATASETS:
         return str(dataset)
-    path = Path(dataset).expanduser().resolve()
+    path = Path(os.path.expanduser(dataset)).resolve()
     return path.stem if path.suffix.lower() in (".zip", ".csv") else path.name
+
+
+def visible(text: str) -> str:
+    r"""Return text for a terminal: control characters as ``\x1b``, except for line ends.
+
+    The name of a file may hold sequences that a terminal obeys.
+    """
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def check_task(name: str) -> str:

@@ -1,11 +1,16 @@
 """One network with four heads: the backbones, the heads, and loading weights."""
 
 import hashlib
+import io
 import json
+import textwrap
 import zipfile
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+
+import h5py
+import numpy as np
 
 from fer_helpers.augment import RandomFace
 from fer_helpers.backend import dtype_policy, keras
@@ -15,6 +20,8 @@ from fer_helpers.labels import DATASETS, OUTPUTS, TASKS, check_dataset
 layers, ops = keras.layers, keras.ops
 
 IMAGE_SIZE = 48
+
+MOST_BYTES = 512 << 20  # of an unpacked .keras file: ten times the largest network here
 
 RAFDB_RUN = Path("results", "RAFDB", "model.keras")  # where `train` writes it
 # What open-data learned from, and the splits of the same data sets that it did not.
@@ -128,6 +135,12 @@ def _wide(x):
 BACKBONES = {"compact": _compact, "deep": _deep, "wide": _wide, "paper": _paper}
 
 
+def check_backbone(name: str) -> None:
+    """Raise a ValueError that lists the backbones if `name` is none of them."""
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
+
+
 def build_model(backbone: str = "compact", augment: bool = True, **options) -> keras.Model:
     """Build an untrained network, see `get_model`.
 
@@ -151,8 +164,7 @@ def build_model(backbone: str = "compact", augment: bool = True, **options) -> k
     ValueError
         Unknown backbone.
     """
-    if backbone not in BACKBONES:
-        raise ValueError(f"unknown backbone {backbone!r}: choose one of {', '.join(BACKBONES)}")
+    check_backbone(backbone)
     image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), name="image")
     # In float32 up to here: bfloat16 has too few digits for 256 levels once they are scaled.
     x = RandomFace(name="augmentation", dtype="float32")(image) if augment else image
@@ -247,14 +259,22 @@ def read_weights(weights: Path) -> keras.Model:
     Raises
     ------
     ValueError
-        The file is not the one that was written.
+        The file is not the one that was written, or its JSON is damaged.
     """
-    card = json.loads(weights.with_name(f"{weights.name.split('.')[0]}.json").read_text())
-    if hashlib.sha256(weights.read_bytes()).hexdigest() != card["sha256"]:
+    card = weights.with_name(f"{weights.name.split('.')[0]}.json")
+    try:
+        content = json.loads(card.read_text())
+        digest, build = content["sha256"], content["model"]
+        model = build_model(build["backbone"], build["augment"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{card} is not the file that was written ({error!r}): install the package again, or "
+            "train again"
+        ) from error
+    if hashlib.sha256(weights.read_bytes()).hexdigest() != digest:
         raise ValueError(
             f"{weights} is not the file that was written: install the package again, or train again"
         )
-    model = build_model(**card["model"])
     model.load_weights(weights)
     return model
 
@@ -310,8 +330,9 @@ def load_model(weights: str | Path) -> keras.Model:
     FileNotFoundError
         No such file.
     ValueError
-        The file is not a Keras model, or its heads are not the four of this package, in
-        their order.
+        The file is not a Keras model, was saved by a version of Keras that this one cannot read,
+        unpacks to more than `MOST_BYTES`, or holds weights that are NaN or infinite; or its heads
+        are not the four of this package, in their order.
     """
     if str(weights) in DATASETS:
         return get_model(pretrained=True, dataset_name=str(weights))
@@ -325,11 +346,20 @@ def load_model(weights: str | Path) -> keras.Model:
         raise ValueError(f"{path} is not a .keras file: no other format is read")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not a Keras model, although its name ends in .keras")
+    saved_by = None
     try:
+        saved_by = _check_archive(path)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         # On a damaged file Keras raises what its parsers raise (zip, JSON, HDF5).
-        raise ValueError(f"{path} cannot be read as a Keras model: {error}") from error
+        if saved_by not in (None, keras.__version__):
+            raise ValueError(
+                f"{path} was saved by Keras {saved_by!r} and cannot be read by Keras "
+                f"{keras.__version__}: run pip install --upgrade keras, then start Python again"
+            ) from error
+        # Keras puts the whole network before the reason.
+        reason = textwrap.shorten(str(error).rpartition("Exception encountered: ")[2], 300)
+        raise ValueError(f"{path} cannot be read as a Keras model: {reason}") from error
     wanted = [(OUTPUTS[task], (None, len(classes))) for task, classes in TASKS.items()]
     if not isinstance(model, keras.Model) or not hasattr(model, "output_names"):
         raise ValueError(f"{path} is not a functional model with named inputs and outputs")
@@ -339,4 +369,26 @@ def load_model(weights: str | Path) -> keras.Model:
     ]
     if found != wanted:
         raise ValueError(f"{path} has the outputs {found}, but this package needs {wanted}")
+    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+        raise ValueError(f"{path} holds weights that are NaN or infinite: train again")
     return model
+
+
+def _check_archive(path: Path) -> str | None:
+    """Check what a .keras file unpacks to, and return the version of Keras that saved it."""
+    with zipfile.ZipFile(path) as archive:
+        _check_bytes(sum(entry.file_size for entry in archive.infolist()))
+        # Inside the archive, HDF5 compresses on its own.
+        if "model.weights.h5" in archive.namelist():
+            sizes = []
+            with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as weights:
+                weights.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
+            _check_bytes(sum(sizes))
+        return json.loads(archive.read("metadata.json")).get("keras_version")
+
+
+def _check_bytes(size: int) -> None:
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"it unpacks to {size:,} bytes, more than the {MOST_BYTES:,} allowed. Take another file"
+        )

@@ -47,7 +47,8 @@ def predict(
     ------
     ValueError
         Images of another shape or type, with values that are not finite, outside 0 to 255 or
-        all at most 1 (scaled already), or a number of views other than 1, 2 and 10.
+        all at most 1 (scaled already), or a number of views other than 1, 2 and 10; or the
+        weights of `model` are NaN, or so large that its probabilities are.
     """
     if views not in VIEWS:
         raise ValueError(f"views must be one of {VIEWS}, not {views!r}")
@@ -69,6 +70,11 @@ def predict(
         outputs = [model.predict_on_batch(view) for view in _views(batch, views)]
         for task, place in places.items():
             batches[task].append(np.mean([view[place] for view in outputs], axis=0)[:count])
+            if np.isnan(batches[task][-1]).any():
+                raise ValueError(
+                    f"the probabilities of {task} are NaN, and so are the weights of the network, "
+                    "or they are too large: train again with a lower learning rate"
+                )
     empty = {task: np.zeros((0, len(classes)), np.float32) for task, classes in TASKS.items()}
     return {task: np.concatenate([empty[task], *batches[task]]) for task in TASKS}
 

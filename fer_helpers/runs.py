@@ -14,6 +14,7 @@ from tqdm import tqdm
 from fer_helpers.backend import keras
 from fer_helpers.batches import FaceBatches
 from fer_helpers.checkpoints import (
+    check_best,
     check_settings,
     in_float32,
     inner_optimizer,
@@ -50,7 +51,7 @@ def read_history(out_dir: str | Path) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        ``history.csv`` is not a table, or has no column ``epoch``.
+        ``history.csv`` is not a table, has no column ``epoch``, or text in a column.
     """
     path = Path(out_dir) / "history.csv"
     if not path.is_file():
@@ -61,6 +62,9 @@ def read_history(out_dir: str | Path) -> pd.DataFrame:
         raise ValueError(f"{path} is not a table: {error}") from error
     if "epoch" not in history:
         raise ValueError(f"{path} has no column 'epoch': was it saved by another program?")
+    for name in history:
+        if not pd.api.types.is_numeric_dtype(history[name]):
+            raise ValueError(f"{path} has text in the column {name!r}: train into an empty folder")
     return history
 
 
@@ -128,8 +132,9 @@ def fit(
     ValueError
         `out_dir` holds a run with another network, optimizer, loss, loss weights, monitor,
         images, labels, batch size, seed or start; a file there is damaged or was written by another
-        version; `patience` is given with a learning rate schedule; the devices cannot share
-        the batches evenly; the history has no `monitor`; the weights contain NaN.
+        version, or ``model.keras`` is missing; `patience` is given with a learning rate schedule;
+        the devices cannot share the batches evenly; the history has no `monitor`; the weights
+        contain NaN.
     FileNotFoundError
         `out_dir` has a history, but not the files that are needed to go on from it.
     OSError
@@ -312,6 +317,13 @@ class _Run(keras.callbacks.Callback):
         return self.out_dir / f"resume-{epoch}.keras"
 
     def restore(self, model: keras.Model) -> None:
+        if self.monitor not in self.rows[0]:
+            raise ValueError(
+                f"{self.out_dir / 'history.csv'} has no column {self.monitor!r}, which the best "
+                "epoch is chosen by: train into an empty folder"
+            )
+        if self.waited() < len(self.rows):  # else no epoch was the best one so far
+            check_best(self.out_dir)
         if not model.optimizer.built:  # float16's loss scaling would add its numbers twice
             model.optimizer.build(model.trainable_variables)
         path = self._resume_file(self.done())

@@ -4,13 +4,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from fer_helpers.commands import note, show, source_options, write_csv
+from fer_helpers.commands import check_writable, note, show, source_options, write_csv
 
 TRAINING_SPLITS = ("train", "Training")
 
 
 def evaluate(args) -> None:
     """Score weights on a split of a data set."""
+    check_writable(args.predictions, args.figures and args.figures / "confusion-emotion.png")
     scores = _score(args)
     if args.figures:
         _draw_confusion(scores["confusion"], args.figures)
@@ -70,7 +71,6 @@ def _draw_confusion(tables: Mapping, folder: Path) -> None:
     """Draw the confusion matrix of each task: confusion-emotion.png, ..."""
     from fer_helpers import plots
 
-    folder.mkdir(parents=True, exist_ok=True)
     for task, counts in tables.items():
         target = folder / f"confusion-{task}.png"
         plots.save(plots.confusion_matrix(counts, task), target)
@@ -122,6 +122,7 @@ def audit(args) -> None:
     """Compare groups of faces, and write the table or a model card."""
     from fer_helpers import groups
 
+    check_writable(args.out, args.card)
     faces, probabilities = _predict_dataset(args)
     table = groups.audit(faces.labels, probabilities, args.smallest)
     copies = _copies_of_training(args, faces)
@@ -143,7 +144,10 @@ def _why_no_groups(args, faces) -> str:
 
     if any(labelled(faces.labels, task).any() for task in ("gender", "race", "age")):
         return f"no group of {args.dataset} has {args.smallest} faces: lower --smallest"
-    return f"{args.dataset} has no labels for gender, race or age, so it has no groups to compare"
+    return (
+        f"{args.dataset} has no labels for gender, race or age, so it has no groups to compare: "
+        "choose another --dataset"
+    )
 
 
 def _write_card(args, faces, probabilities: Mapping) -> None:
@@ -152,7 +156,6 @@ def _write_card(args, faces, probabilities: Mapping) -> None:
 
     names = str(args.weights), args.dataset, args.split, origin(args.weights)
     card = model_card(faces.labels, probabilities, *names, smallest=args.smallest)
-    args.card.parent.mkdir(parents=True, exist_ok=True)
     args.card.write_text(card, encoding="utf-8")
     note(f"card in {args.card}")
 

@@ -1,5 +1,6 @@
 """Training: compile with weighted losses, and the whole way from a data set to a network."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -378,7 +379,10 @@ def _choose_start(
 
 
 def _name_start(start: str | Path) -> str:
-    name = f"the shipped weights for {start}" if str(start) in SHIPPED else str(start)
+    file = RAFDB_RUN if str(start) == "RAFDB" else Path(start)
+    name = f"the shipped weights for {start}"
+    if file.is_file():  # a run that goes on must find the same weights there
+        name = f"weights {hashlib.sha256(file.read_bytes()).hexdigest()[:12]} in {start}"
     return f"{name}, trained on {origin(start)}"
 
 

@@ -127,3 +127,8 @@ def test_train_says_so_before_it_begins(driver, monkeypatch, capsys):
     driver("echo Tesla T4")
     assert main(["train", "--dataset", "SAMPLE", "--loss-weights", "mood=1"]) == 2
     assert capsys.readouterr().err.startswith("note: Tesla T4 is there, but tensorflow does not")
+
+
+def test_a_home_that_nobody_has_is_as_good_as_none(monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", "~nosuchuser")
+    backend.check_settings()

@@ -32,6 +32,11 @@ def out_of(capsys, *arguments, main=main):
     return capsys.readouterr().out
 
 
+def write_bytes(path, content=b""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     """A narrow network, trained step by step: tracing a graph takes longer than these runs."""
@@ -188,6 +193,8 @@ def test_train_passes_on_what_it_was_asked_for(capsys, tmp_path, monkeypatch):
         return pd.DataFrame({"epoch": [1]})
 
     monkeypatch.setattr(training, "train", train)
+    monkeypatch.chdir(tmp_path)
+    write_bytes(Path("results/FER/model.keras"))
     words = ["--seed", 3, "--backbone", "deep", "--batch-size", 8, "--start", "FER"]
     words += ["--ignore", "contempt", "--labels", "ferplus"]
     words += ["--class-weights", "emotion=balanced", "race=Asian:2,African-American:1e1"]
@@ -390,6 +397,12 @@ def test_a_card_says_what_the_network_was_trained_on_and_the_terms(small_sample,
         (["train", "--dataset", "FER", "--data-dir", "."], "FER"),
         (["evaluate", "--weights", "none.keras", "--dataset", "SAMPLE"], "no weights at none"),
         (["predict", "nowhere.jpg", "--weights", "SAMPLE"], "no file or folder nowhere.jpg"),
+        (["data", "--dataset", "~nosuchuser/faces"], "unknown dataset '~nosuchuser/faces'"),
+        (["data", "--labels", "ferplus"], "--labels and --ignore need a --dataset"),
+        (["train", "--rank", "0"], "--rank is for several machines: add --distributed"),
+        (["predict", "face.png", "--fps", "3"], "--fps is for videos, and none is named"),
+        (["predict", ".", "--figures", "x"], "--figures draws photos and videos that are named"),
+        (["predict", "face.png", "--no-detect", "--figures", "x"], "and no crops"),
         (["train", "--loss-weights", "age"], "TASK=NUMBER"),
         (["train", "--class-weights", "emotion"], "TASK=balanced or TASK=CLASS:NUMBER"),
         (["train", "--class-weights", "emotion=fear:much"], "not 'emotion=fear:much'"),
@@ -407,6 +420,7 @@ def test_bad_input_is_one_line_and_status_2(
     capsys, monkeypatch, tmp_path, small_sample, words, message
 ):
     monkeypatch.chdir(tmp_path)
+    Image.new("L", (48, 48)).save("face.png")
     assert main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -445,7 +459,7 @@ def test_multitask_compares_the_runs_it_was_asked_for(capsys, monkeypatch):
     assert [row["seed"] for row in json.loads(run("--arms", "equal weights"))] == [0, 1]
 
 
-def test_a_recipe_is_run_with_what_it_was_asked_for(capsys, monkeypatch):
+def test_a_recipe_is_run_with_what_it_was_asked_for(capsys, tmp_path, monkeypatch):
     calls = []
 
     def train(out, **options):
@@ -454,6 +468,9 @@ def test_a_recipe_is_run_with_what_it_was_asked_for(capsys, monkeypatch):
         return pd.DataFrame({"epoch": [1]})
 
     monkeypatch.setattr(recipes, "RECIPES", {"open-data": train, "from-labels": train})
+    monkeypatch.chdir(tmp_path)
+    for folder in ("results/from-labels", "elsewhere"):
+        write_bytes(Path(folder, "model.keras"))
     run = functools.partial(out_of, capsys, "recipe", main=studies.main)
     text = run("from-labels", "--backbone", "paper", "--epochs", 4, "--json")
     assert json.loads(text) == [{"epoch": 1}]
@@ -473,3 +490,78 @@ def test_an_unknown_dataset_lists_the_known_ones(capsys):
     assert main(["train", "--dataset", "CK"]) == 2
     assert "unknown dataset 'CK'" in (said := capsys.readouterr().err)
     assert "UTKFACE" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train --out",
+        "predict face.png --no-detect --out",
+        "predict face.png --figures",
+        "evaluate --dataset SAMPLE --weights SAMPLE --predictions",
+        "evaluate --dataset SAMPLE --weights SAMPLE --figures",
+        "audit --dataset SAMPLE --weights SAMPLE --out",
+        "audit --dataset SAMPLE --weights SAMPLE --card",
+        "visualize --out",
+        "export --weights SAMPLE --format onnx --out",
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (48, 48)).save("face.png")
+    for late in ("model.load_model", "training.train"):
+        monkeypatch.setattr(f"fer_helpers.{late}", None)
+    assert main([*words.split(), "face.png/below"]) == 2
+    assert "cannot be written (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["multitask", "fine_tuning"])
+def test_studies_refuse_what_they_cannot_write_and_other_tables(words, tmp_path, capsys):
+    other = tmp_path / "other.csv"
+    for path, message in ((other / "x.csv", "other.csv"), (other, "has no column")):
+        other.write_text("a,b\n1,2\n")
+        assert studies.main([words, "--out", str(path)]) == 2
+        assert message in capsys.readouterr().err
+    assert other.read_text() == "a,b\n1,2\n"
+
+
+def test_an_unknown_backbone_is_refused_before_the_teachers_are_trained(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(recipes, "train_from_labels", None)
+    words = ["recipe", "open-data", "--backbone", "zzz", "--out", str(tmp_path)]
+    assert studies.main(words) == 2
+    assert "unknown backbone 'zzz'" in capsys.readouterr().err
+
+
+def test_a_run_without_a_best_epoch_is_no_success(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "train", lambda *_, **__: pd.DataFrame({"epoch": [1]}))
+    assert main(["train", "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path} has no model.keras" in capsys.readouterr().err
+
+
+def test_closed_streams_end_with_a_line_or_in_silence(tmp_path):
+    line = f"{sys.executable} -m fer_helpers data --data-dir {tmp_path} "
+    for closed, status, said in ((">&-", 2, "error: stdout is closed"), ("2>&-", 0, "SAMPLE")):
+        result = subprocess.run(
+            line + closed, shell=True, capture_output=True, text=True, check=False
+        )
+        assert (result.returncode, "Traceback" in result.stderr) == (status, False)
+        assert said in result.stdout + result.stderr
+
+
+def test_names_are_no_commands_for_a_spreadsheet_or_a_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = ["=1+1.png", "@a.png", "+a.png", "-a.png", "a\r=1+1.png", "\x1b]0;owned\x07\x9b.png"]
+    for name in names:
+        Path(name).write_text("no picture")
+    words = ["predict", "--no-detect", "--weights", "SAMPLE"]
+    assert main([*words, "--out", "out.csv", "--", *names]) == 0
+    paths = pd.read_csv("out.csv")["path"].tolist()
+    assert paths[:4] == [f"./{name}" for name in names[:4]]
+    assert paths[4:] == [r"a\x0d=1+1.png", r"\x1b]0;owned\x07\x9b.png"]
+    assert main([*words, "--", *names]) == 0
+    assert main(["predict", "\x1b]0;owned\x07.jpg"]) == 2
+    said = "".join(capsys.readouterr())
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", said)
+    assert said.count(r"\x1b]0;owned\x07") == 2

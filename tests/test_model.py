@@ -1,15 +1,19 @@
 """The backbones, their heads, and loading weights from elsewhere."""
 
+import io
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
 import fer_helpers
+import tiny
 from fer_helpers.batches import batches_of
 from fer_helpers.labels import OUTPUTS, encode_labels
 from fer_helpers.model import (
@@ -150,9 +154,49 @@ def cut_off(path):
     path.write_bytes(path.read_bytes()[:500])
 
 
+def rewrite(path, changes, compression=zipfile.ZIP_STORED):
+    """Write a network whose archive has other contents: name -> bytes."""
+    tiny.build().save(path)
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in (contents | changes).items():
+            archive.writestr(name, content)
+
+
+def zipped_zeros(path):
+    rewrite(path, {"assets/zeros": bytes(6 << 20)}, zipfile.ZIP_DEFLATED)
+
+
+def compressed_zeros(path):
+    weights = io.BytesIO()
+    with h5py.File(weights, "w") as file:
+        # Never written: HDF5 makes the zeros when they are read.
+        file.create_dataset("zeros", (6, 2**20), "uint8", chunks=(1, 2**20), compression="gzip")
+    rewrite(path, {"model.weights.h5": weights.getvalue()})
+
+
+def with_nan(path):
+    network = tiny.build()
+    network.set_weights([np.full_like(weights, np.nan) for weights in network.get_weights()])
+    network.save(path)
+
+
+def saved_by_another_keras(path):
+    """As Keras 3.15's initializers are to Keras 3.13: with an argument that is unknown there."""
+    tiny.build().save(path)
+    with zipfile.ZipFile(path) as archive:
+        config = archive.read("config.json").replace(b'"seed": null', b'"axes": 0, "seed": null')
+    rewrite(path, {"config.json": config, "metadata.json": b'{"keras_version": "99.1"}'})
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (zipped_zeros, "it unpacks to 6,.* bytes, more than the .* allowed"),
+        (compressed_zeros, "it unpacks to 6,.* bytes, more than the .* allowed"),
+        (with_nan, "holds weights that are NaN"),
+        (saved_by_another_keras, "saved by Keras '99.1' and cannot be read by .* --upgrade keras"),
         (wrong_heads, "has the outputs .* but this package needs .*emotion_output"),
         (in_a_row, "is not a functional model"),
         (other_order, "has the outputs .*race_output.*gender_output.* but this package needs"),
@@ -161,11 +205,13 @@ def cut_off(path):
         (lambda path: path.write_text("hello"), "is not a Keras model, although its name"),
     ],
 )
-def test_files_that_are_no_such_model_are_refused(tmp_path, make, message):
+def test_files_that_are_no_such_model_are_refused(tmp_path, monkeypatch, make, message):
+    monkeypatch.setattr("fer_helpers.model.MOST_BYTES", 5 << 20)
     path = tmp_path / "model.keras"
     make(path)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refused:
         load_model(path)
+    assert len(str(refused.value)) < 1000  # not the whole network, as Keras says it
 
 
 def temperatures(model):
@@ -182,6 +228,14 @@ def test_temperatures_travel_with_the_weights_and_other_bytes_are_refused(tmp_pa
         assert temperatures(loaded) == [0.5, 1.5, 2.5, 3.5]
     file.write_bytes(file.read_bytes() + b"x")
     with pytest.raises(ValueError, match="not the file that was written"):
+        read_weights(file)
+
+
+@pytest.mark.parametrize("card", ["[]", "{}", "no JSON", '{"sha256": "0", "model": {"width": 1}}'])
+def test_a_damaged_card_is_named(card, tmp_path):
+    file = write_weights(build_model(), "a", tmp_path)
+    file.with_name("a.json").write_text(card)
+    with pytest.raises(ValueError, match=r"a\.json is not the file that was written"):
         read_weights(file)
 
 

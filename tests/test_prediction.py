@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tiny
 from fer_helpers.evaluation import expected_calibration_error
 from fer_helpers.labels import TASKS, encode_labels
 from fer_helpers.model import build_model
@@ -181,3 +182,10 @@ def test_grad_cam_is_a_share_or_nothing(images):
         grad_cam(model, spot, "emotion", "happy")
     with pytest.raises(ValueError, match="unknown task 'mood'"):
         grad_cam(model, spot, "mood")
+
+
+def test_weights_that_are_nan_predict_nothing():
+    model = tiny.build()
+    model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
+    with pytest.raises(ValueError, match="probabilities of emotion are NaN"):
+        predict(model, np.zeros((1, 48, 48, 1), np.uint8))

@@ -130,6 +130,13 @@ def test_weights_of_another_recipe_or_setting_are_refused_before_anything_is_tra
     assert not (folder / "teacher-1").exists()
 
 
+@pytest.mark.parametrize("card", ["[]", "{}", '{"recipe": 1}', "no JSON"])
+def test_a_damaged_card_is_named_before_anything_is_trained(card, tmp_path):
+    (tmp_path / "open-data.json").write_text(card)
+    with pytest.raises(ValueError, match=r"open-data\.json is no card of weights .*: train into"):
+        recipes.train_open_data(tmp_path)
+
+
 def test_labels_are_mixed_with_the_teachers_probabilities_for_the_augmented_face(two_sources):
     keras.utils.set_random_seed(0)
     teachers = [build_model() for _ in range(2)]

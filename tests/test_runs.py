@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import matplotlib.pyplot as plt
@@ -282,7 +283,12 @@ def test_a_run_whose_weights_are_lost_says_so(fresh, faces, tmp_path):
 def test_a_history_of_another_program_is_named(tmp_path):
     assert len(read_history(tmp_path)) == 0
     path = tmp_path / "history.csv"
-    for text, message in (("", "is not a table"), ("epoch;loss\n1;2\n", "no column 'epoch'")):
+    for text, message in (
+        ("", "is not a table"),
+        ("epoch;loss\n1;2\n", "no column 'epoch'"),
+        ("epoch,loss\n1,much\n", "text in the column 'loss'"),
+        ("epoch,loss\none,0.1\n", "text in the column 'epoch'"),
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=rf"history\.csv .*{message}"):
             read_history(tmp_path)
@@ -525,6 +531,27 @@ def test_settings_that_cannot_be_compared_are_an_error(text, message, fresh, fac
     (begun / "settings.json").write_text(text)
     with pytest.raises(ValueError, match=rf"settings\.json .*{message}"):
         fit(fresh(), *batches(faces), 2, begun)
+
+
+def test_a_history_without_what_the_run_chooses_by_is_an_error(fresh, faces, begun):
+    read_history(begun).drop(columns=ACCURACY).to_csv(begun / "history.csv", index=False)
+    with pytest.raises(ValueError, match=rf"history\.csv has no column '{ACCURACY}'"):
+        fit(fresh(), *batches(faces), 2, begun)
+
+
+def flip(path):
+    """Change one bit of the weights."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"garbage"), flip])
+def test_a_best_epoch_that_is_lost_is_an_error(spoil, epochs, fresh, faces, begun):
+    spoil(begun / "model.keras")
+    with pytest.raises(ValueError, match=r"model\.keras, .* is missing or damaged: put it back"):
+        fit(fresh(), *batches(faces), epochs, begun)
 
 
 def test_missing_settings_are_an_error(fresh, faces, begun):

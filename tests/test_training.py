@@ -1,5 +1,6 @@
 """Compiling by name, choosing what the best epoch is chosen by, and `train` as a whole."""
 
+import hashlib
 from pathlib import Path
 
 import keras
@@ -319,9 +320,13 @@ def test_where_weights_come_from_is_handed_on(given, tmp_path):
     scratch = "64 faces (settings.json has their digest), starting from random weights"
     assert origin(first) == scratch
     train("mine", 1, second.parent, batch_size=16, start=first)
-    wanted = f"64 faces (settings.json has their digest), starting from {first}, trained on "
+    named = f"weights {hashlib.sha256(first.read_bytes()).hexdigest()[:12]} in {first}"
+    wanted = f"64 faces (settings.json has their digest), starting from {named}, trained on "
     assert origin(second) == wanted + scratch
     assert "non-commercial research and teaching" in origin("FER")
+    first.write_bytes(first.read_bytes() + b" ")  # other weights are another start
+    with pytest.raises(ValueError, match=r"start was weights .*, is now weights"):
+        train("mine", 2, second.parent, batch_size=16, start=first)
     (first.parent / "settings.json").write_text("[]")
     for unknown in (first, tmp_path / "none.keras"):
         assert origin(unknown) == "not stated"

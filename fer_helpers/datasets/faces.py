@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from fer_helpers.labels import visible
+
 Skipped = list[tuple[str, str]]
 ARRAYS = ("images", "labels", "paths", "splits", "persons")
 
@@ -68,4 +70,4 @@ class Faces:
 @functools.cache
 def note(text: str) -> None:
     """Print a message on stderr, once per session."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -98,14 +99,19 @@ def read_dataset(
         options = {option: value for option, value in options.items() if value}
         faces = _read_files(READERS[name], place, _find_folder(place, name), image_size, options)
     else:
-        faces = _read_place(place, Path(name).expanduser().absolute(), image_size, labels, ignore)
+        faces = _read_place(
+            place, Path(os.path.expanduser(name)).absolute(), image_size, labels, ignore
+        )
     _report(short_name(name), faces, _absent(str(name), faces))
     if own is None:
         return faces
     index = np.flatnonzero(np.isin(faces.splits, own))
     if not len(index):
         there = ", ".join(sorted({*faces.splits}))
-        raise ValueError(f"{name} has no {own[0]} (split {split!r}); it has {there}")
+        raise ValueError(
+            f"{name} has no {own[0]} (split {split!r}); it has {there}: add faces, or choose "
+            "another data set or split"
+        )
     # In one piece they stay a memory map.
     in_one_piece = index[-1] - index[0] + 1 == len(index)
     return faces.take(slice(index[0], index[-1] + 1) if in_one_piece else index)
@@ -326,7 +332,7 @@ def _read_place(
     place: Path, where: Path, image_size: int, labels: str | Path | None, ignore: Sequence[str]
 ) -> Faces:
     """Read the faces at a path: a folder, a zip, or a table beside its pictures."""
-    table = None if labels is None else Path(labels).expanduser().absolute()
+    table = None if labels is None else Path(os.path.expanduser(labels)).absolute()
     if table is not None and not table.is_file():
         raise FileNotFoundError(f"no table at {table}")
     if where.suffix.lower() == ".csv" and table is None and where.is_file():

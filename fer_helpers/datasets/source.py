@@ -74,7 +74,7 @@ def data_folder(data_dir: str | Path | None = None) -> Path:
         Absolute.
     """
     if data_dir := data_dir or os.environ.get("FER_DATA_DIR"):
-        return Path(data_dir).expanduser().absolute()
+        return Path(os.path.expanduser(data_dir)).absolute()
     here = Path.cwd()
     for folder in (here, *here.parents):
         is_project = any((folder / name).exists() for name in ("pyproject.toml", "README.md"))

@@ -31,6 +31,7 @@ def multitask(args) -> None:
     """Train the arms that are missing from the table, and compare them."""
     from fer_helpers.studies.multitask import ALONE, ARMS, EPOCHS, FACES, compare, study
 
+    commands.check_writable(args.out)
     runs = study(
         args.out,
         args.arms or tuple(ARMS),
@@ -49,6 +50,7 @@ def fine_tuning(args) -> None:
     """Train what is missing from the table on small sets of faces, and compare the arms."""
     from fer_helpers.studies.fine_tuning import ARMS, SETS, compare, study
 
+    commands.check_writable(args.out)
     given = {"sets": args.sets or tuple(SETS), "arms": args.arms or ARMS[:3]}
     runs = study(args.out, **given, seeds=args.seeds, data_dir=args.data_dir)
     commands.show(compare(runs).round(4), args.json)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from fer_helpers.backend import choose_precision, dtype_policy, keras
 from fer_helpers.batches import batches_of
-from fer_helpers.checkpoints import replace_file
+from fer_helpers.checkpoints import read_runs, replace_file
 from fer_helpers.datasets import load_data, load_training_data
 from fer_helpers.datasets.splits import choose_tenths
 from fer_helpers.evaluation import accuracy_table, paired_interval
@@ -250,7 +250,7 @@ def study(
     Raises
     ------
     ValueError
-        A set or an arm that does not exist.
+        A set or an arm that does not exist, or `csv` is another table.
     FileNotFoundError
         A data set is not there.
     """
@@ -258,7 +258,7 @@ def study(
         if name not in known:
             raise ValueError(f"unknown {name!r}: choose from {'; '.join(known)}")
     csv = Path(csv)
-    rows = pd.read_csv(csv).to_dict("records") if csv.is_file() else []
+    rows = read_runs(csv, ("set", "arm", "seed")).to_dict("records")
     done = {(row["set"], row["arm"], row["seed"]) for row in rows}
     wanted = [(name, arm, seed) for seed in seeds for name in sets for arm in arms]
     sources = new_faces(data_dir)

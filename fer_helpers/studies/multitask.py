@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fer_helpers.backend import keras
 from fer_helpers.batches import batches_of, mixed_batches
-from fer_helpers.checkpoints import locked, replace_file
+from fer_helpers.checkpoints import locked, read_runs, replace_file
 from fer_helpers.datasets import load_training_data
 from fer_helpers.evaluation import accuracy_table, paired_interval
 from fer_helpers.labels import OUTPUTS, TASKS
@@ -106,6 +106,10 @@ def train_arm(
     return model
 
 
+# The columns that say which run a row is of.
+RUN = ("arm", "backbone", "seed", "epochs", "faces")
+
+
 def study(
     csv: str | Path = "data/results/multitask_runs.csv",
     arms: Sequence[str] = tuple(ARMS),
@@ -146,7 +150,7 @@ def study(
     Raises
     ------
     ValueError
-        An arm that does not exist.
+        An arm that does not exist, or `csv` is another table.
     FileNotFoundError
         A data set is not there.
     OSError
@@ -156,6 +160,7 @@ def study(
         if arm not in ARMS:
             raise ValueError(f"unknown arm {arm!r}: choose from {', '.join(ARMS)}")
     csv = Path(csv)
+    read_runs(csv, RUN)  # before the faces are loaded
     splits = [load_training_data(name, data_dir) for name in ("FER", "UTKFACE")]
     train = [split for split, _ in splits]
     X, y = (np.concatenate(arrays) for arrays in zip(*[v for _, v in splits], strict=True))
@@ -167,7 +172,7 @@ def study(
     ]
     csv.parent.mkdir(parents=True, exist_ok=True)
     with locked(csv.with_name(f".{csv.name}.lock"), csv):
-        table = pd.read_csv(csv) if csv.is_file() else pd.DataFrame()
+        table = read_runs(csv, RUN)
         for run in tqdm(wanted, desc="runs", unit="run"):
             if len(table) and (table[list(run)] == pd.Series(run)).all(axis=1).any():
                 continue

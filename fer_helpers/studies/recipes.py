@@ -19,7 +19,14 @@ from fer_helpers.batches import FaceBatches, batches_of, mixed_batches
 from fer_helpers.datasets import load_training_data
 from fer_helpers.evaluation import labelled, true_and_predicted
 from fer_helpers.labels import OUTPUTS
-from fer_helpers.model import build_model, get_model, load_model, read_weights, write_weights
+from fer_helpers.model import (
+    build_model,
+    check_backbone,
+    get_model,
+    load_model,
+    read_weights,
+    write_weights,
+)
 from fer_helpers.prediction import calibrate, predict
 from fer_helpers.runs import fit, read_history, seed_layers
 from fer_helpers.training import compile_model
@@ -86,10 +93,11 @@ def train_open_data(
     Raises
     ------
     ValueError
-        `out_dir` holds a network that was trained otherwise.
+        `out_dir` holds a network that was trained otherwise; an unknown backbone.
     FileNotFoundError
         A data set is not there.
     """
+    check_backbone(backbone)  # before the teachers are trained
     out_dir = Path(out_dir)
     recipe = {"name": "open-data", "backbone": backbone, "epochs": epochs, "seed": seed}
     first, second = recipe | {"round": 1}, recipe | {"round": 2}
@@ -299,7 +307,12 @@ def _is_written(out_dir: Path, recipe: Mapping) -> bool:
     """Return whether weights of this recipe are in the folder; refuse those of another."""
     for card in (out_dir / f"{name}.json" for name in RECIPES):
         if card.is_file():
-            made = json.loads(card.read_text())["recipe"]
+            try:
+                made = dict(json.loads(card.read_text())["recipe"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{card} is no card of weights ({error!r}): train into an empty folder"
+                ) from error
             if any(made.get(key) != value for key, value in recipe.items()):
                 raise ValueError(
                     f"{card} was made with {made}, not {dict(recipe)}: train into an empty folder"
