@@ -71,7 +71,7 @@ async (kind) => {
 class Watch:
     """The highest memory of the server and of a kernel since the last look, in GB."""
 
-    def __init__(self, server: int):
+    def __init__(self, server: int) -> None:
         self.server = psutil.Process(server)
         self.peaks = [0.0, 0.0]
         threading.Thread(target=self.run, daemon=True).start()
@@ -140,8 +140,9 @@ def main(visitors: int = 20, photos: int = 50) -> None:
                 page.goto("about:blank")
                 page.context.close()
         watch.say(f"after {visitors} visitors")
-        time.sleep(90 if visitors else 0)
-        watch.say("90 seconds later")
+        if visitors:
+            time.sleep(90)
+            watch.say("90 seconds later")
 
         page = visit(browser, address)
         for number in range(photos):
