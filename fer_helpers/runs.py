@@ -142,63 +142,73 @@ def fit(
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
+    # Processes that train together share the folder, and rank 0 writes for all of them.
+    writes = process_info()[0] == 0
+    with locked(out_dir / ".lock", out_dir) if writes else contextlib.nullcontext():
+        return _fit(
+            *(model, train, validation, epochs, out_dir, monitor, patience, callbacks, start)
+        )
+
+
+def _fit(
+    model, train, validation, epochs, out_dir, monitor, patience, callbacks, start
+) -> pd.DataFrame:
+    """Train in a folder that no other process writes to; see `fit`."""
     rank, processes, _ = process_info()
     settings = run_settings(model, train, validation, monitor, start)
     rate = settings["optimizer"]["learning_rate"]
-    # Processes that train together share the folder, and rank 0 writes for all of them.
-    with locked(out_dir / ".lock", out_dir) if rank == 0 else contextlib.nullcontext():
-        if rank == 0:
-            for left in out_dir.glob(".writing-*"):
-                left.unlink(missing_ok=True)  # from a run that was killed
-        history = read_history(out_dir)
-        done = int(history["epoch"].max()) if len(history) else 0
-        asked = {"finished epochs": done, "epochs": epochs, "patience": patience}
-        check_agreement(asked | settings)
-        _share_batches(model, train, validation)
-        _check_patience(patience, rate)
-        # Without a finished epoch nothing is resumed: the start is scored again.
-        rows = history.to_dict("records") if done else []
-        run = _Run(out_dir, rows, monitor, patience, train, validation)
-        try:
-            if done:
-                check_settings(out_dir, settings)
-                run.restore(model)
-            elif rank == 0:
-                write_settings(out_dir, settings)
-            if start is not None and done == 0:
-                run.score_start(model, epochs)
-            # Another run of this network may have stopped early.
-            model.stop_training = run.is_over()
-            if done < epochs and not model.stop_training:
-                averages = inner_optimizer(model.optimizer).use_ema
-                model.fit(
-                    train,
-                    validation_data=validation,
-                    initial_epoch=done,
-                    epochs=epochs,
-                    verbose=0,
-                    # The batches are shuffled already; Keras would shuffle their order by Python's
-                    # global random state, which an interrupted run does not get back.
-                    shuffle=False,
-                    callbacks=[
-                        # What is validated is kept: the network then holds the averaged weights.
-                        keras.callbacks.LambdaCallback(on_test_end=run.keep_validated),
-                        *callbacks,
-                        *([keras.callbacks.SwapEMAWeights()] * averages),
-                        run,
-                        *([_Progress(epochs)] * (rank == 0)),
-                    ],
-                )
-        finally:
-            # It fell in this run, and the next one starts with it. After an error of one of several
-            # processes there is none, and this would wait for the others.
-            whole = processes == 1 or sys.exc_info()[0] is None
-            if isinstance(rate, float) and whole:
-                model.optimizer.learning_rate = rate
-        if rank != 0:  # rank 0 may still be writing the file
-            return pd.DataFrame(run.rows)
-        run.report(done, epochs)
-        return read_history(out_dir)
+    if rank == 0:
+        for left in out_dir.glob(".writing-*"):
+            left.unlink(missing_ok=True)  # from a run that was killed
+    history = read_history(out_dir)
+    done = int(history["epoch"].max()) if len(history) else 0
+    asked = {"finished epochs": done, "epochs": epochs, "patience": patience}
+    check_agreement(asked | settings)
+    _share_batches(model, train, validation)
+    _check_patience(patience, rate)
+    # Without a finished epoch nothing is resumed: the start is scored again.
+    rows = history.to_dict("records") if done else []
+    run = _Run(out_dir, rows, monitor, patience, train, validation)
+    try:
+        if done:
+            check_settings(out_dir, settings)
+            run.restore(model)
+        elif rank == 0:
+            write_settings(out_dir, settings)
+        if start is not None and done == 0:
+            run.score_start(model, epochs)
+        # Another run of this network may have stopped early.
+        model.stop_training = run.is_over()
+        if done < epochs and not model.stop_training:
+            averages = inner_optimizer(model.optimizer).use_ema
+            model.fit(
+                train,
+                validation_data=validation,
+                initial_epoch=done,
+                epochs=epochs,
+                verbose=0,
+                # The batches are shuffled already; Keras would shuffle their order by Python's
+                # global random state, which an interrupted run does not get back.
+                shuffle=False,
+                callbacks=[
+                    # What is validated is kept: the network then holds the averaged weights.
+                    keras.callbacks.LambdaCallback(on_test_end=run.keep_validated),
+                    *callbacks,
+                    *([keras.callbacks.SwapEMAWeights()] * averages),
+                    run,
+                    *([_Progress(epochs)] * (rank == 0)),
+                ],
+            )
+    finally:
+        # It fell in this run, and the next one starts with it. After an error of one of several
+        # processes there is none, and this would wait for the others.
+        whole = processes == 1 or sys.exc_info()[0] is None
+        if isinstance(rate, float) and whole:
+            model.optimizer.learning_rate = rate
+    if rank != 0:  # rank 0 may still be writing the file
+        return pd.DataFrame(run.rows)
+    run.report(done, epochs)
+    return read_history(out_dir)
 
 
 def _share_batches(model: keras.Model, train: FaceBatches, validation: FaceBatches) -> None:

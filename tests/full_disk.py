@@ -83,8 +83,8 @@ def try_run(data: Path, place: Path, log: Path) -> Iterator[str]:
 
 
 def some_faces() -> Faces:
-    """Return 32 MB of faces, in a nameless file if there is room for it."""
-    shape = (SIDE * 16, SIDE, SIDE, 1)
+    """Return 15 MB of faces, in a nameless file if there is room for it."""
+    shape = (SIDE * 7, SIDE, SIDE, 1)
     images = sample._allocate(shape)
     images[:] = np.arange(SIDE, dtype=np.uint8)[:, None]
     return Faces(images, np.zeros((len(images), 18), np.float32), *[np.full(len(images), "a")] * 2)
