@@ -98,7 +98,8 @@ def test_an_interrupt_that_python_ignores_comes_again(capsys, monkeypatch):
 
     def data(args):
         Freed()
-        time.sleep(20)
+        for _ in range(200):  # steps
+            time.sleep(0.1)
 
     monkeypatch.setattr(commands, "data", data)
     began = time.monotonic()
