@@ -323,8 +323,10 @@ def run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
 def _stopped_by_signals() -> Iterator[None]:
     """Let SIGTERM stop a command as Ctrl-C does, and both until it has stopped."""
     over = threading.Event()
+    stopped = []
 
     def stop(number, frame):
+        stopped.append(number)
         # Again in a second: Python ignores what is raised while it frees memory, as in JAX.
         again = threading.Timer(1, lambda: over.is_set() or signal.raise_signal(number))
         again.daemon = True
@@ -340,6 +342,10 @@ def _stopped_by_signals() -> Iterator[None]:
             signal.signal(number, stop)
     try:
         yield
+    except Exception as error:  # TensorFlow and parsers raise others in its place
+        if stopped:
+            raise KeyboardInterrupt(stopped[0]) from error
+        raise
     finally:
         over.set()
         for number, handler in before.items():

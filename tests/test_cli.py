@@ -90,6 +90,18 @@ def test_a_stopped_command_says_how_to_go_on(capsys, monkeypatch, number, status
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_an_interrupt_that_became_another_error_is_one(capsys, monkeypatch):
+    def data(args):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise AssertionError("a graph is left open")
+
+    monkeypatch.setattr(commands, "data", data)
+    assert main(["data"]) == 143
+    assert capsys.readouterr().err == "stopped\n"
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_python_ignores_comes_again(capsys, monkeypatch):
     class Freed:
