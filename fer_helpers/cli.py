@@ -299,7 +299,7 @@ def run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be any bytes
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files: no window is wanted
     try:
-        with _stopped_by_sigterm():
+        with _stopped_by_signals():
             args.function(args)
             sys.stdout.flush()
     except BrokenPipeError:  # as in "... | head", which stops reading
@@ -317,17 +317,33 @@ def run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
 
 
 @contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM stop a command as Ctrl-C does."""
+def _stopped_by_signals() -> Iterator[None]:
+    """Let SIGTERM stop a command as Ctrl-C does, and both until it has stopped."""
+    over = threading.Event()
+    stopped = []
 
     def stop(number, frame):
+        stopped.append(number)
+        # Again in a second: Python ignores what is raised while it frees memory, as in JAX.
+        again = threading.Timer(1, lambda: over.is_set() or signal.raise_signal(number))
+        again.daemon = True
+        again.start()
         raise KeyboardInterrupt(number)
 
     if threading.current_thread() is not threading.main_thread():  # signals are not its business
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as after nohup
+            signal.signal(number, stop)
     try:
         yield
+    except Exception as error:  # TensorFlow and parsers raise others in its place
+        if stopped:
+            raise KeyboardInterrupt(stopped[0]) from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        over.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)

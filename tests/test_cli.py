@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,36 @@ def test_a_stopped_command_says_how_to_go_on(capsys, monkeypatch, number, status
     assert main([command]) == status
     assert capsys.readouterr().err == f"stopped{text}\n"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_interrupt_that_became_another_error_is_one(capsys, monkeypatch):
+    def data(args):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise AssertionError("a graph is left open")
+
+    monkeypatch.setattr(commands, "data", data)
+    assert main(["data"]) == 143
+    assert capsys.readouterr().err == "stopped\n"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_ignores_comes_again(capsys, monkeypatch):
+    class Freed:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def data(args):
+        Freed()
+        for _ in range(200):  # steps
+            time.sleep(0.1)
+
+    monkeypatch.setattr(commands, "data", data)
+    began = time.monotonic()
+    assert main(["data"]) == 130
+    assert time.monotonic() - began < 10
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_commands_that_go_on_exist():
