@@ -84,14 +84,7 @@ def _add_multitask(subparsers) -> None:
     sub.add_argument("--epochs", type=positive, help="epochs of each run (default 6)")
     sub.add_argument("--faces", type=positive, help="of FER2013 to train on (default 14000)")
     sub.add_argument("--backbone", default="compact", help=BACKBONE_HELP)
-    add_data_dir(sub)
-    sub.add_argument(
-        "--out",
-        type=Path,
-        metavar="CSV",
-        default=Path("data/results/multitask_runs.csv"),
-        help="a row per run; runs in this table are not repeated (default data/results/...)",
-    )
+    _add_table(sub, "multitask_runs.csv")
 
 
 def _add_fine_tuning(subparsers) -> None:
@@ -102,13 +95,18 @@ def _add_fine_tuning(subparsers) -> None:
     sub.add_argument(
         "--seeds", nargs="+", type=int, default=range(5), help="these seeds (default 0 to 4)"
     )
+    _add_table(sub, "fine_tuning.csv")
+
+
+def _add_table(sub: argparse.ArgumentParser, name: str) -> None:
+    """Add where the data sets are, and the table of runs."""
     add_data_dir(sub)
     sub.add_argument(
         "--out",
         type=Path,
         metavar="CSV",
-        default=Path("data/results/fine_tuning.csv"),
-        help="a row per run; runs in this table are not repeated (default data/results/...)",
+        default=Path("data/results", name),
+        help=f"a row per run; runs in it are not repeated (default data/results/{name})",
     )
 
 
