@@ -89,7 +89,12 @@ def test_zip_for_colab_has_package_notebooks_weights_and_results(tmp_path):
     files = {name.removeprefix("course/") for name in names if not name.endswith("/")}
     assert files == {
         *(notebooks | results),
-        *("notebooks/exercises.py", "notebooks/photo_page.py", "tests/benchmarks/results.json"),
+        *(
+            "notebooks/exercises.py",
+            "notebooks/experiments.py",
+            "notebooks/photo_page.py",
+            "tests/benchmarks/results.json",
+        ),
         *("notebooks/index.md", "notebooks/sample.png", "data/README.md", "README.md", "LICENSE"),
         wheel.name,
     }
