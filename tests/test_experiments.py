@@ -1,17 +1,11 @@
 """Runs that begin again: only the seed decides, nothing is left of the run before."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
-import tiny
 
+import tiny
+from experiments import restart
 from fer_helpers.batches import batches_of
 from fer_helpers.training import compile_model
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))
-
-from experiments import restart
 
 
 def losses(model, seed):
