@@ -46,6 +46,16 @@ def multitask(args) -> None:
     commands.show(table, args.json)
 
 
+def attributes(args) -> None:
+    """Train the runs of data/results/PROTOCOL.md that are missing from the table."""
+    from fer_helpers.studies.attributes import ARMS, study
+
+    commands.check_writable(args.out)
+    size = {"fraction": args.fraction, "backbone": args.backbone, "epochs": args.epochs}
+    runs = study(args.out, args.arms or tuple(ARMS), args.seeds, **size, data_dir=args.data_dir)
+    commands.show(runs, args.json)
+
+
 def fine_tuning(args) -> None:
     """Train what is missing from the table on small sets of faces, and compare the arms."""
     from fer_helpers.studies.fine_tuning import ARMS, SETS, compare, study
@@ -87,6 +97,21 @@ def _add_multitask(subparsers) -> None:
     _add_table(sub, "multitask_runs.csv")
 
 
+def _add_attributes(subparsers) -> None:
+    text = "Train emotion with attribute heads of several weights: data/results/PROTOCOL.md."
+    sub = add_command(subparsers, attributes, text)
+    sub.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms, by name")
+    sub.add_argument(
+        "--seeds", nargs="+", type=int, default=range(5), help="these seeds (default 0 to 4)"
+    )
+    sub.add_argument(
+        "--fraction", type=float, default=1.0, help="share of the emotion faces (default 1)"
+    )
+    sub.add_argument("--epochs", type=positive, help="epochs of each run (default: the protocol's)")
+    sub.add_argument("--backbone", default="compact", help="compact (the default), deep or paper")
+    _add_table(sub, "attribute_runs.csv")
+
+
 def _add_fine_tuning(subparsers) -> None:
     text = "Train on small sets of faces from the shipped weights, from random ones, and compare."
     sub = add_command(subparsers, fine_tuning, text)
@@ -120,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_recipe(subparsers)
     _add_multitask(subparsers)
+    _add_attributes(subparsers)
     _add_fine_tuning(subparsers)
     return parser
 
