@@ -78,7 +78,7 @@ def solution(number: str) -> None:
                 print(cell["metadata"].get("solution", code))
                 return
     raise FileNotFoundError(
-        f"the solution of {number} is in the notebook {number[:2]}_….ipynb, which is not in {folder}"
+        f"the solution of {number} is in notebook {number[:2]}, which is not in {folder}"
     )
 
 
@@ -134,7 +134,8 @@ def _never_named(function) -> None:
         result = _call(function, case.copy())
         result = np.sort(_array(result, np.shape(result)).ravel()).tolist()
         _expect(
-            result != [place for place in range(case.shape[1]) if place not in wanted] or not wanted,
+            result != [place for place in range(case.shape[1]) if place not in wanted]
+            or not wanted,
             "those are the classes that are named",
         )
         _expect(
@@ -165,7 +166,9 @@ def _too_sure(function) -> None:
         )
         _expect(not np.isclose(value, p.mean() - accuracy), "take the largest number of each row")
         _expect(not np.isclose(value, 0.75) or accuracy == 0, "that is the confidence alone")
-        _expect(np.isclose(value, wanted), "take the mean of the rows' largest numbers, and subtract")
+        _expect(
+            np.isclose(value, wanted), "take the mean of the rows' largest numbers, and subtract"
+        )
 
 
 def _small_network(answer) -> None:
