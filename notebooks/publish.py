@@ -160,8 +160,8 @@ One CNN with four heads (emotion, gender, race, age), trained with weighted loss
 
 ![Seven drawn faces; above each what was drawn, and what the network reads in it](sample.png)
 
-Begin with the first notebook: in ten minutes it goes the whole way once, and shows what can go wrong.
-Each of the later ones then repairs one fault.
+Begin with the first notebook: in ten minutes it goes the whole way once, and finds five faults.
+The later ones explain and repair them.
 
 | notebook | to read | to run |
 |---|---|---|
