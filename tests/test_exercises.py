@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import exercises
-from exercises import CHECKS, OPEN, check, find_fault
+from exercises import CHECKS, NOTHING, OPEN, check, find_fault, solution
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9]*.ipynb"))
 
@@ -126,6 +126,23 @@ def first_to_last(right, group, smallest):
 @pytest.mark.parametrize(
     ("number", "answer", "hint"),
     [
+        ("00.1", lambda p: np.unique(p.argmax(1)), "are named"),
+        ("00.1", lambda p: np.flatnonzero((p < 0.01).all(0)), "for no face all the same"),
+        ("00.1", lambda p: [], "take the answer of each row first"),
+        ("00.1", lambda p: p.mean(0).argsort()[:2], "take the answer of each row first"),
+        ("00.1", lambda p: [2, 3], "for 3 classes"),
+        ("00.1", lambda p: "none", "should hold numbers"),
+        ("00.2", lambda p, true: (p.argmax(1) == true).mean() - p.max(1).mean(), "other way"),
+        ("00.2", lambda p, true: abs(p.max(1).mean() - (p.argmax(1) == true).mean()), "the sign"),
+        ("00.2", lambda p, true: p.max(1).mean(), "the confidence alone"),
+        ("00.2", lambda p, true: p.mean() - (p.argmax(1) == true).mean(), "largest number"),
+        (
+            "00.2",
+            lambda p, true: p[np.arange(4), true].mean() - (p.argmax(1) == true).mean(),
+            "may be the wrong one",
+        ),
+        ("00.2", lambda p, true: p.max(1) - (p.argmax(1) == true), "should be a number"),
+        ("00.3", 150_000, "should be a network, not int"),
         ("01.1", lambda images: images + np.uint8(40), "wrapped around"),
         ("01.1", lambda images: images + 40.0, "images are uint8"),
         ("01.2", lambda images, words: equal_to_another(images), "same label are copies"),
@@ -212,6 +229,83 @@ def first_to_last(right, group, smallest):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_hint_says_what_is_wrong(number, answer, hint):
     assert hint in find_fault(number, answer)
+
+
+@pytest.mark.parametrize(
+    ("widths", "hint"),
+    [((32, 64, 128, 256), "it has 1,233,846 weights"), ((8, 16), "was it fitted?")],
+)
+def test_network_of_00_3_is_small_and_has_learnt(widths, hint):
+    from fer_helpers import build_model
+
+    assert hint in find_fault("00.3", build_model(widths=widths, augment=False))
+
+
+def test_network_of_00_3_has_all_heads():
+    from fer_helpers import build_model
+    from fer_helpers.backend import keras
+
+    whole = build_model(widths=(8, 16), augment=False)
+    assert "four heads" in find_fault("00.3", keras.Model(whole.inputs, whole.outputs[:1]))
+
+
+def untouched(*inputs):
+    """What it should do."""
+    ...
+
+
+def begun_without_result(images):
+    """What it should do."""
+    images = images + 40
+
+
+def begun_and_left_open(images):
+    images = images + 40
+    ...
+
+
+@pytest.mark.parametrize("number", ["00.1", "01.3", "02.3", "03.3", "06.2"])
+@pytest.mark.parametrize("function", [untouched, lambda *inputs: ..., lambda *inputs: None])
+def test_function_without_a_line_of_its_own_is_not_answered_yet(number, function):
+    assert find_fault(number, function) == OPEN
+
+
+@pytest.mark.parametrize(
+    "function",
+    [begun_without_result, begun_and_left_open, lambda images: print(end=""), list([]).append],
+)
+def test_function_that_returns_nothing_is_told_so(function):
+    assert find_fault("01.3", function) == NOTHING
+
+
+@pytest.mark.parametrize("number", CHECKS)
+def test_solution_prints_the_one_of_the_notebook(number, capsys):
+    solution(number)
+    printed = capsys.readouterr().out
+    cells = [cell for path in NOTEBOOKS for cell in exercise_cells(path)]
+    (cell,) = (cell for cell in cells if f'check("{number}", ' in cell.source)
+    assert printed.strip() == cell.metadata["solution"].strip() != cell.source
+
+
+def test_solution_is_also_found_among_the_solved_notebooks(tmp_path, monkeypatch, capsys):
+    run = pytest.importorskip("run", reason="needs fer-helpers[lab]")
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    run.solve()
+    capsys.readouterr()
+    monkeypatch.setattr(exercises, "__file__", str(tmp_path / "solutions" / "exercises.py"))
+    solution("02.1")
+    solved = capsys.readouterr().out
+    monkeypatch.undo()
+    solution("02.1")
+    assert capsys.readouterr().out == solved
+
+
+def test_solution_says_what_is_missing(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"no exercise '99\.1'"):
+        solution("99.1")
+    monkeypatch.setattr(exercises, "__file__", str(tmp_path / "exercises.py"))
+    with pytest.raises(FileNotFoundError, match=r"in notebook 02, which is not in"):
+        solution("02.1")
 
 
 def test_check_prints_one_line(capsys):

@@ -1,0 +1,43 @@
+"""Imported by the kernel of `test_every_set` first: Keras refuses faces of a single class.
+
+Whatever is trained or scored must hold two classes of each task that it has labels for.
+"""
+
+import functools
+
+import numpy as np
+
+from fer_helpers.backend import keras
+from fer_helpers.datasets import load
+
+load.SAMPLE_SIZE = 512  # some cells show SAMPLE, whatever DATASET says
+
+
+def targets(x, y):
+    """Return name -> all targets, of arrays or of a data set that can be counted."""
+    if y is None and isinstance(x, keras.utils.PyDataset):
+        batches = [x[place][1] for place in range(len(x))]
+    elif y is None and hasattr(x, "take"):  # tf.data
+        batches = [batch[1] for batch in x.take(100)]
+    else:
+        batches = [] if y is None else [y]
+    batches = [batch if isinstance(batch, dict) else {"target": batch} for batch in batches]
+    names = batches[0] if batches else ()
+    return {name: np.concatenate([np.asarray(b[name]) for b in batches]) for name in names}
+
+
+def watched(method):
+    @functools.wraps(method)
+    def watch(self, x=None, y=None, *args, **options):
+        for name, rows in targets(x, y).items():
+            if rows.ndim == 2 and rows.shape[1] > 1:
+                rows = rows[rows.any(axis=1)].argmax(axis=1)
+            classes = np.unique(rows)
+            if len(classes) == 1:
+                raise AssertionError(f"{name}: all {len(rows)} faces are of class {classes[0]}")
+        return method(self, x, y, *args, **options)
+
+    return watch
+
+
+keras.Model.fit, keras.Model.evaluate = map(watched, (keras.Model.fit, keras.Model.evaluate))
