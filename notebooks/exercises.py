@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_helpers.labels import BLOCKS, LABEL_WIDTH, OUTPUTS, TASKS, encode_labels
+from fer_helpers.labels import BLOCKS, OUTPUTS, encode_labels
 
 OPEN = "not answered yet. Put your answer in place of the three dots"
 NOTHING = "your function returns nothing: end it with a line `return` and your result"
@@ -195,26 +195,6 @@ def _small_network(answer) -> None:
     )
 
 
-def _bytes_of_larger_images(answer) -> None:
-    value = _number(answer)
-    _expect(value != 2, "the images are twice as wide, but what about the height?")
-    _expect(value == 4, "count the pixels: 48 x 48 before, 96 x 96 after")
-
-
-def _bright_faces(answer) -> None:
-    from fer_helpers.datasets import load_data
-
-    X, _ = load_data("SAMPLE", "test")
-    means = X.mean(axis=(1, 2, 3))
-    value = _number(answer)
-    _expect(value != (means <= 128).sum(), "those are the dark faces")
-    _expect(value != (X > 128).sum(), "that counts pixels: take the mean of each face first")
-    _expect(
-        value == (means > 128).sum(),
-        "not the number of faces whose mean is above 128: take the mean over axes 1, 2 and 3",
-    )
-
-
 def _brighter(function) -> None:
     images = np.array([[[[0], [100]], [[220], [255]]]], np.uint8)
     result = _array(_call(function, images.copy()), images.shape)
@@ -223,26 +203,68 @@ def _brighter(function) -> None:
     _expect(result.ravel().tolist() == [40, 140, 255, 255], "add 40 to each pixel, and stop at 255")
 
 
-def _accuracy_with_copies(answer) -> None:
-    value = _number(answer)
-    _expect(not np.isclose(value, 0.36), "that is the accuracy with 100 copies")
+def _contradicted(function) -> None:
+    images = np.zeros((6, 2, 2, 1), np.uint8)
+    images[[0, 3, 4]], images[[1, 5]] = 7, 9
+    images[2, 0], images[5, 0, 0], images[5, 0, 1] = 14, 10, 8  # as bright as others, not equal
+    images[2, 1] = 0
+    words = np.array(["fear", "anger", "anger", "fear", "anger", "fear"])
+    result = _array(_call(function, images.copy(), words.copy()), (6,)).astype(bool)
+    _expect(
+        not result[[1, 2, 5]].any(),
+        "a picture is marked that has no equal: compare all pixels, not a mean",
+    )
+    _expect(result[4], "the picture with the other label is not marked")
+    _expect(result[[0, 3]].all(), "mark all pictures of the group, also the first one")
+    result = _array(_call(function, images[[0, 3, 1]], np.array(["fear"] * 3)), (3,))
+    _expect(not result.any(), "equal pictures with the same label are copies, no contradiction")
+
+
+def _spoil(function) -> None:
+    labels = np.eye(7)[np.random.default_rng(3).integers(0, 7, 400)]
+    given, seen = labels.copy(), []
+    for seed, share in ((0, 0.3), (1, 0.3), (0, 0.9)):
+        result = _array(_call(function, given, share, np.random.default_rng(seed)), labels.shape)
+        _expect((given == labels).all(), "your function changes the labels it is given: copy them")
+        one = (result.sum(axis=1) == 1) & np.isin(result, (0, 1)).all(axis=1)
+        _expect(one.all(), "each row should still hold a single 1, and zeros")
+        changed = np.flatnonzero(result.argmax(axis=1) != labels.argmax(axis=1))
+        wanted = round(share * 400)
+        _expect(
+            len(changed) >= wanted,
+            f"{len(changed)} labels are another class, but should be {wanted}: may a new class be "
+            "the old one, or a face be drawn twice?",
+        )
+        _expect(len(changed) == wanted, f"{len(changed)} labels changed, but should be {wanted}")
+        steps = (result.argmax(axis=1) - labels.argmax(axis=1))[changed] % 7
+        _expect(len(set(steps)) == 6, "the new class should be any of the others, at random")
+        seen.append(changed.tolist())
+    _expect(seen[0][-1] >= 120, "the faces that change are the first ones: draw them")
+    _expect(seen[0] != seen[1], "two seeds change the same faces: use `rng`")
+
+
+def _majority_baseline(function) -> None:
+    def blocks(classes):
+        return encode_labels({"gender": classes})[:, BLOCKS["gender"]]
+
+    train, test = blocks([0, 1, 1, 1, 2]), blocks([0, 0, 0, 1, 2, 0, 1, 2])
+    value = _number(_call(function, train, test))
+    _expect(
+        not np.isclose(value, 0.5),
+        "that is the most frequent class of the test faces, which a model does not see",
+    )
+    _expect(
+        not np.isclose(value, 0.6), "that is the share among the training faces: score the test"
+    )
     _expect(value <= 1, "an accuracy is a share, from 0 to 1")
-    _expect(not np.isclose(value, 0.76), "300 copies leave 200 other faces, not 400")
-    _expect(np.isclose(value, 0.68), "all copies and a fifth of the others are right, of 500 faces")
-
-
-def _label_row(answer) -> None:
-    row = _array(answer, (LABEL_WIDTH,))
-    _expect(row.sum() == 1, f"one number should be 1, the others 0; yours sum to {row.sum():g}")
+    _expect(np.isclose(value, 0.25), "find the class on the training faces; score it on the others")
+    train, test = blocks([-1, -1, -1, 2, 2, 1]), blocks([-1, -1, 2, 2, 2, 0])
+    value = _number(_call(function, train, test))
     _expect(
-        np.isin(row, (0, 1)).all(), "one number should be 1, the others 0, and nothing in between"
+        not np.isclose(value, 0.25) and not np.isclose(value, 0.5),
+        "a row of zeros is no label: leave such rows out, in training and in the test",
     )
-    place = int(row.argmax())
-    _expect(place < BLOCKS["emotion"].stop, "the 1 is in another block than emotion's")
-    _expect(
-        place == TASKS["emotion"].index("happiness"),
-        f"that is {TASKS['emotion'][place]}: look at the order in TASKS",
-    )
+    _expect(np.isclose(value, 0.75), "wrong where rows have no label")
 
 
 def _count_labelled(function) -> None:
@@ -252,6 +274,34 @@ def _count_labelled(function) -> None:
     _expect(found["emotion"] == 3, "wrong for emotion: three of the four rows have a label")
     _expect(found["age"] == 1, "wrong for age: do you look at the block of this task?")
     _expect(found["race"] == 0, "wrong for race: no row has a label for it")
+
+
+def _softer_weights(function) -> None:
+    counts = np.array([900, 100, 400])
+    weights = _array(_call(function, counts.copy()), (3,)).astype(float)
+    _expect(
+        not np.allclose(weights / weights[0], [1, 9, 2.25]),
+        "those are the balanced weights: the root of the count should be in the denominator",
+    )
+    _expect(
+        not np.allclose(weights / weights[0], [1, 1 / 3, 2 / 3]), "the rare class should count more"
+    )
+    _expect(
+        np.allclose(weights / weights[0], [1, 3, 1.5]),
+        "a class with a ninth of the faces should count three times as much per face",
+    )
+    _expect(
+        not np.isclose(weights.mean(), 1),
+        "the mean over the classes is 1; over the faces it should be",
+    )
+    _expect(
+        np.isclose(counts @ weights / counts.sum(), 1), "the mean weight of all faces should be 1"
+    )
+    with np.errstate(all="ignore"):
+        weights = _array(_call(function, np.array([16, 0, 4])), (3,)).astype(float)
+    _expect(np.isfinite(weights).all(), "a class without faces gives 1 / 0: its weight should be 0")
+    _expect(weights[1] == 0, "a class without faces should have the weight 0")
+    _expect(np.isclose((16 * weights[0] + 4 * weights[2]) / 20, 1), "wrong with an empty class")
 
 
 def _steps(answer) -> None:
@@ -496,12 +546,12 @@ CHECKS = {
     "00.1": _never_named,
     "00.2": _too_sure,
     "00.3": _small_network,
-    "01.1": _bytes_of_larger_images,
-    "01.2": _bright_faces,
-    "01.3": _brighter,
-    "02.1": _accuracy_with_copies,
-    "02.2": _label_row,
-    "02.3": _count_labelled,
+    "01.1": _brighter,
+    "01.2": _contradicted,
+    "01.3": _spoil,
+    "02.1": _majority_baseline,
+    "02.2": _count_labelled,
+    "02.3": _softer_weights,
     "03.1": _steps,
     "03.2": _masked_mean,
     "03.3": _smooth,

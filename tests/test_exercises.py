@@ -72,6 +72,52 @@ def bootstrap(differences, rng, percentile):
     return np.percentile(means, [percentile, 100 - percentile])
 
 
+def equal_to_another(rows):
+    return np.array([sum((row == other).all() for other in rows) > 1 for row in rows])
+
+
+def later_contradictions(images, words):
+    first, marked = {}, []
+    for image, word in zip(images, words, strict=True):
+        marked.append(first.setdefault(image.tobytes(), word) != word)
+    return marked
+
+
+def with_classes(labels, rows, classes):
+    labels[rows] = np.eye(labels.shape[1])[classes % labels.shape[1]]
+    return labels
+
+
+def any_class(labels, share, rng):
+    rows = rng.choice(len(labels), round(share * len(labels)), replace=False)
+    return with_classes(labels.copy(), rows, rng.integers(0, 7, len(rows)))
+
+
+def in_place(labels, share, rng):
+    rows = rng.choice(len(labels), round(share * len(labels)), replace=False)
+    return with_classes(labels, rows, labels[rows].argmax(1) + rng.integers(1, 7, len(rows)))
+
+
+def next_class(labels, share, rng):
+    rows = rng.choice(len(labels), round(share * len(labels)), replace=False)
+    return with_classes(labels.copy(), rows, labels[rows].argmax(1) + 1)
+
+
+def first_faces(labels, share, rng):
+    rows = np.arange(round(share * len(labels)))
+    steps = rng.integers(1, 7, len(rows))
+    return with_classes(labels.copy(), rows, labels[rows].argmax(1) + steps)
+
+
+def argmax_baseline(train, test):
+    most = np.bincount(train.argmax(1)).argmax()
+    return (test.argmax(1) == most).mean()
+
+
+def scaled(weights, counts):
+    return weights * counts.sum() / (weights * counts).sum()
+
+
 def first_to_last(right, group, smallest):
     names = [name for name in np.unique(group) if (group == name).sum() >= smallest]
     return abs(right[group == names[0]].mean() - right[group == names[-1]].mean())
@@ -97,22 +143,49 @@ def first_to_last(right, group, smallest):
         ),
         ("00.2", lambda p, true: p.max(1) - (p.argmax(1) == true), "should be a number"),
         ("00.3", 150_000, "should be a network, not int"),
-        ("01.1", 2, "the height"),
-        ("02.1", 0.76, "leave 200"),
-        ("02.1", 340, "from 0 to 1"),
+        ("01.1", lambda images: images + np.uint8(40), "wrapped around"),
+        ("01.1", lambda images: images + 40.0, "images are uint8"),
+        ("01.2", lambda images, words: equal_to_another(images), "same label are copies"),
+        ("01.2", lambda images, words: equal_to_another(images.mean((1, 2, 3))), "has no equal"),
+        ("01.2", lambda images, words: later_contradictions(images, words), "the first one"),
+        ("01.2", lambda images, words: 3, "the shape is ()"),
+        ("01.3", lambda labels, share, rng: rng.permutation(labels), "labels changed, but should"),
+        ("01.3", lambda labels, share, rng: any_class(labels, share, rng), "be the old one"),
+        ("01.3", lambda labels, share, rng: in_place(labels, share, rng), "copy them"),
+        ("01.3", lambda labels, share, rng: next_class(labels, share, rng), "any of the others"),
+        ("01.3", lambda labels, share, rng: first_faces(labels, share, rng), "the first ones"),
+        ("01.3", lambda labels, share, rng: labels * (1 - share) + share / 7, "a single 1"),
+        ("01.3", lambda labels, share, rng: labels.argmax(axis=1), "the shape is"),
+        (
+            "01.3",
+            lambda labels, share, rng: in_place(labels.copy(), share, np.random.default_rng(5)),
+            "two seeds",
+        ),
+        ("02.1", lambda train, test: test.mean(axis=0).max(), "does not see"),
+        ("02.1", lambda train, test: train.mean(axis=0).max(), "score the test"),
+        ("02.1", lambda train, test: test[:, train.sum(0).argmax()].sum(), "from 0 to 1"),
+        ("02.1", lambda train, test: test[:, train.sum(0).argmax()].mean(), "leave such rows out"),
+        ("02.1", lambda train, test: argmax_baseline(train, test), "leave such rows out"),
+        ("02.2", lambda y, task: len(y), "not a label"),
+        ("02.2", lambda y, task: y[:, :7].any(axis=1), "should be a number"),
+        ("02.2", lambda y, task: y[:, :7].any(axis=1).sum(), "the block of this task"),
+        ("02.2", lambda y, task: 3.9, "wrong for emotion"),
+        ("02.3", lambda counts: counts.sum() / (3 * counts), "balanced weights"),
+        ("02.3", lambda counts: np.sqrt(counts) / np.sqrt(counts).mean(), "count more"),
+        ("02.3", lambda counts: np.sqrt(counts.sum() / (3 * counts)), "of all faces should be 1"),
+        (
+            "02.3",
+            lambda counts: 3 / np.sqrt(counts) / (1 / np.sqrt(counts)).sum(),
+            "over the classes",
+        ),
+        ("02.3", lambda counts: scaled(1 / np.sqrt(counts), counts), "1 / 0"),
+        ("02.3", lambda counts: scaled(1 / np.sqrt(np.maximum(counts, 1)), counts), "weight 0"),
         ("03.3", lambda y, amount: y * (1 - amount) + amount / y.shape[1], "became a target"),
         ("03.3", lambda y, amount: y * (1 - amount), "sum to 1, not 0.8"),
         ("07.1", (300, 120, 120, 160), "the corner moves"),
         ("07.1", 0.5, "the shape is ()"),
         ("08.3", lambda d, rng: np.percentile(d, [2.5, 97.5]), "closer together"),
         ("08.3", lambda d, rng: (d.mean() - d.std(), d.mean() + 0.001), "with repeats"),
-        ("01.2", -1, "not the number of faces"),
-        ("01.3", lambda images: images + np.uint8(40), "wrapped around"),
-        ("01.3", lambda images: images + 40.0, "images are uint8"),
-        ("02.2", np.zeros(18), "one number should be 1"),
-        ("02.2", np.eye(18)[8], "another block"),
-        ("02.2", np.eye(18)[4], "that is sadness"),
-        ("02.3", lambda y, task: len(y), "not a label"),
         ("03.1", 15, "left over"),
         ("03.1", 15.6, "whole number"),
         ("03.2", lambda losses, mask: (losses * mask).mean(), "by all rows"),
@@ -135,10 +208,6 @@ def first_to_last(right, group, smallest):
         ("10.1", 0.002, "in seconds"),
         ("10.2", lambda means, counts: np.mean(means), "mean of the means"),
         ("10.2", lambda means, counts: np.dot(means, counts) / np.sum(counts), "should be 0"),
-        ("02.2", np.r_[0, 0, 0, 2, -1, np.zeros(13)], "nothing in between"),
-        ("02.2", ["x"] * 18, "should hold numbers"),
-        ("02.3", lambda y, task: y[:, :7].any(axis=1), "should be a number"),
-        ("02.3", lambda y, task: 3.9, "wrong for emotion"),
         ("03.1", float("inf"), "whole number"),
         ("03.2", lambda losses, mask: losses.sum() / mask.sum() if mask.any() else 0, "labelled"),
         ("03.3", lambda y, amount: np.where(y.any(1)[:, None], y * 0.8 + 0.05, 0), "0.1, 0.8"),
