@@ -334,6 +334,11 @@ def _smooth(function) -> None:
 def _parameters(answer) -> None:
     value = _number(answer)
     _expect(value != 5 * 5 * 64, "each filter has a bias, too")
+    _expect(value != 5 * 5 + 1, "that is one filter: how many are there?")
+    _expect(value != 5 * 5 * 64 + 1, "one bias is not enough: each filter has its own")
+    _expect(
+        value != 48 * 48 * 64 * 26, "the same weights serve in all places: the side plays no part"
+    )
     _expect(
         value == 5 * 5 * 64 + 64,
         "each filter has height x width x channels weights, and a bias",
@@ -341,13 +346,102 @@ def _parameters(answer) -> None:
 
 
 def _receptive_field(function) -> None:
-    _expect(_number(_call(function, [3])) == 3, "one convolution of 3 sees 3 pixels")
+    def seen(kernels, strides) -> float:
+        return _number(_call(function, list(kernels), list(strides)))
+
+    _expect(seen([3], [1]) == 3, "one convolution of 3 sees 3 pixels")
     _expect(
-        _number(_call(function, [3, 3])) != 6,
+        seen([3, 3], [1, 1]) != 6,
         "[3, 3]: the second looks at 3 neighbours whose views overlap",
     )
-    for kernels, seen in (([3, 3], 5), ([5, 5], 9), ([5, 3, 1], 7)):
-        _expect(_number(_call(function, kernels)) == seen, f"wrong for {kernels}: draw it on paper")
+    for kernels, width in (([3, 3], 5), ([5, 5], 9), ([5, 3, 1], 7)):
+        _expect(
+            seen(kernels, [1] * len(kernels)) == width,
+            f"wrong for kernels {kernels} with strides of 1: draw it on paper",
+        )
+    _expect(seen([2], [1]) == 2, "a kernel of 2 sees 2 pixels: kernels may be even, too")
+    _expect(seen([4, 2], [1, 1]) == 5, "wrong for the even kernels [4, 2]: draw it on paper")
+    _expect(
+        seen([5], [2]) == 5,
+        "[5] with a stride of 2 sees 5: its stride matters to later layers only",
+    )
+    _expect(
+        seen([3, 3], [2, 1]) != 5,
+        "after a stride of 2, neighbours lie two pixels apart: count those",
+    )
+    for kernels, strides, width in (
+        ([3, 3], [2, 1], 7),
+        ([3, 3], [1, 2], 5),
+        ([3, 3, 3], [2, 2, 2], 15),
+        ([5, 2, 4, 3], [2, 3, 1, 2], 37),
+    ):
+        _expect(
+            seen(kernels, strides) == width,
+            f"wrong for kernels {kernels} with strides {strides}: how far apart in the picture are "
+            "neighbours after all strides so far?",
+        )
+
+
+def _tiny_network(answer) -> None:
+    _expect(
+        isinstance(answer, tuple) and len(answer) == 2,
+        "give two things, (predicted, tiny): the number of weights, and the function",
+    )
+    predicted, function = answer
+    _expect(predicted is not ..., OPEN)
+    weights = [9 * 1 * 8, 9 * 8 * 16, 9 * 16 * 32, 32 * 7]
+    biases = [8, 16, 32, 7]
+    value = _number(predicted)
+    _expect(value != sum(weights), "predicted: each filter and each class has a bias, too")
+    _expect(
+        value != sum(9 * filters for filters in (8, 16, 32)) + sum(biases) + weights[-1],
+        "predicted: a filter looks at all maps of the layer before it",
+    )
+    _expect(
+        value != sum(weights[:3] + biases[:3]), "predicted: the dense layer has weights as well"
+    )
+    _expect(
+        value == sum(weights + biases),
+        "predicted: add up height x width x maps before x filters, and a bias for each filter; "
+        "global pooling has none, and the dense layer reads 32 numbers",
+    )
+    for classes in (7, 3):
+        _judge_tiny(_call(function, classes), classes)
+
+
+def _judge_tiny(model, classes: int) -> None:
+    from fer_helpers.backend import keras
+
+    _expect(isinstance(model, keras.Model), "tiny should return a keras.Model")
+    _expect(
+        tuple(model.input_shape) == (None, 48, 48, 1),
+        f"the network takes {model.input_shape}, not pictures (None, 48, 48, 1)",
+    )
+    _expect(
+        tuple(model.output_shape) == (None, classes),
+        f"tiny({classes}) gives {model.output_shape}, not a number for each of {classes} classes",
+    )
+    found = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    _expect(
+        [layer.filters for layer in found] == [8, 16, 32],
+        f"there should be convolutions of 8, 16 and 32 filters, not {[f.filters for f in found]}",
+    )
+    side = found[-1].output.shape[1]
+    _expect(side == 6, f"the last convolution puts out a side of {side}, not 6: stride, padding?")
+    _expect(
+        any(type(layer).__name__ in ("Rescaling", "Normalization") for layer in model.layers),
+        "values from 0 to 255 come in, and no layer scales them",
+    )
+    images = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1)).astype("float32")
+    rows = np.asarray(keras.ops.convert_to_numpy(model(images, training=False)))
+    _expect(
+        (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3),
+        "the outputs are no probabilities: they should be at least 0 and sum to 1",
+    )
+    wanted = 5888 + 33 * classes
+    count = model.count_params()
+    _expect(count <= 2 * wanted, f"{count} weights are too many: are the maps averaged?")
+    _expect(count == wanted, f"tiny({classes}) has {count} weights, not {wanted}: compare layers")
 
 
 def _weighted_sum(answer) -> None:
@@ -557,6 +651,7 @@ CHECKS = {
     "03.3": _smooth,
     "04.1": _parameters,
     "04.2": _receptive_field,
+    "04.3": _tiny_network,
     "05.1": _weighted_sum,
     "05.2": _masked_crossentropy,
     "06.1": _balanced_accuracy,

@@ -123,6 +123,37 @@ def first_to_last(right, group, smallest):
     return abs(right[group == names[0]].mean() - right[group == names[-1]].mean())
 
 
+def field(kernels, strides, own=False):
+    """Exercise 04.2; `own`: a layer's own stride counts in its own view (wrong)."""
+    seen = step = 1
+    for kernel, stride in zip(kernels, strides, strict=False):
+        step *= stride if own else 1
+        seen += (kernel - 1) * step
+        step *= 1 if own else stride
+    return seen
+
+
+def tiny(
+    classes,
+    filters=(8, 16, 32),
+    stride=2,
+    padding="same",
+    pool="GlobalAveragePooling2D",
+    end="softmax",
+    scaled=True,
+):
+    """Exercise 04.3, right unless asked otherwise."""
+    from fer_helpers.backend import keras
+
+    layers = keras.layers
+    given = keras.Input((48, 48, 1))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(given) if scaled else given
+    for count in filters:
+        x = layers.Conv2D(count, 3, stride, padding=padding, activation="relu")(x)
+    x = getattr(layers, pool)()(x)
+    return keras.Model(given, layers.Dense(classes, activation=end)(x))
+
+
 @pytest.mark.parametrize(
     ("number", "answer", "hint"),
     [
@@ -191,7 +222,28 @@ def first_to_last(right, group, smallest):
         ("03.2", lambda losses, mask: (losses * mask).mean(), "by all rows"),
         ("03.2", lambda losses, mask: losses[mask > 0].sum() / max(mask.sum(), -1), "0 / 0"),
         ("04.1", 1600, "a bias"),
-        ("04.2", sum, "overlap"),
+        ("04.1", 26, "one filter"),
+        ("04.1", 1601, "its own"),
+        ("04.1", 48 * 48 * 64 * 26, "the same weights"),
+        ("04.2", lambda kernels, strides: sum(kernels), "overlap"),
+        ("04.2", lambda kernels, strides: 1 + sum(2 * (k // 2) for k in kernels), "2 sees 2"),
+        ("04.2", lambda kernels, strides: max(3, 2 * sum(kernels) // 3 + 1), "draw it"),
+        ("04.2", lambda kernels, strides: 1 + sum(k - 1 for k in kernels), "two pixels apart"),
+        ("04.2", lambda kernels, strides: field(kernels, strides, own=True), "later layers"),
+        ("04.2", lambda kernels, strides: field(kernels, strides[:1] * 9), "how far apart"),
+        ("04.3", 6119, "two things"),
+        ("04.3", (6119 - 63, tiny), "a bias"),
+        ("04.3", (6119 - 9 * 15 * 8 - 9 * 15 * 32 - 9 * 8 - 72, tiny), "add up"),
+        ("04.3", (72 + 144 + 288 + 63 + 224, tiny), "all maps"),
+        ("04.3", (5888, tiny), "the dense layer"),
+        ("04.3", (6119, lambda classes: tiny(7)), "not a number for each of 3"),
+        ("04.3", (6119, lambda classes: tiny(classes, pool="Flatten")), "averaged"),
+        ("04.3", (6119, lambda classes: tiny(classes, end=None)), "no probabilities"),
+        ("04.3", (6119, lambda classes: tiny(classes, stride=1)), "a side of 48"),
+        ("04.3", (6119, lambda classes: tiny(classes, padding="valid")), "a side of 5"),
+        ("04.3", (6119, lambda classes: tiny(classes, filters=(16, 32, 64))), "8, 16 and 32"),
+        ("04.3", (6119, lambda classes: tiny(classes, scaled=False)), "no layer scales"),
+        ("04.3", (6119, lambda classes: classes), "a keras.Model"),
         ("05.1", 4.6, "without the weights"),
         ("05.2", lambda y, p: -(y * np.log(p)).sum() / len(y), "where rows are empty"),
         ("06.1", 0.76, "that is the accuracy"),
