@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -279,13 +281,25 @@ def looked_at(image: np.ndarray, heat: np.ndarray, name: str) -> Figure:
     return figure
 
 
-def attention(images: np.ndarray, heats: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    """Draw faces (N, H, W, 1), and below each its evidence (H, W) from `grad_cam`."""
-    figure, grid = plt.subplots(2, len(images), figsize=(1.4 * len(images), 3.4), squeeze=False)
-    for (top, bottom), image, heat, title in zip(grid.T, images, heats, titles, strict=True):
-        _show_face(top, image, title)
+def attention(
+    images: np.ndarray,
+    heats: Sequence[np.ndarray],
+    titles: Sequence[str],
+    title: str = "What the network looked at",
+) -> Figure:
+    """Draw faces (N, H, W, 1), and below each its evidence (H, W) from `grad_cam`.
+
+    All share one scale of colours, on which 1 is the strongest evidence in that face.
+    """
+    figure, grid = plt.subplots(
+        2, len(images), figsize=(1.4 * len(images) + 0.8, 3.4), squeeze=False
+    )
+    for (top, bottom), image, heat, name in zip(grid.T, images, heats, titles, strict=True):
+        _show_face(top, image, name)
         _show_face(bottom, image, heat=heat)
-    figure.suptitle("What the network looked at")
+    scale = ScalarMappable(Normalize(0, 1), "inferno")
+    figure.colorbar(scale, ax=grid, label="evidence", shrink=0.8, ticks=(0, 0.5, 1))
+    figure.suptitle(title)
     return figure
 
 

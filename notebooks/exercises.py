@@ -312,13 +312,33 @@ def _steps(answer) -> None:
 
 
 def _masked_mean(function) -> None:
-    losses, mask = np.array([2.0, 9.0, 4.0, 9.0]), np.array([1.0, 0.0, 1.0, 0.0])
-    value = _number(_call(function, losses, mask))
-    _expect(not np.isclose(value, 1.5), "you divide by all rows: divide by the labelled ones only")
-    _expect(np.isclose(value, 3), "divide the sum of the labelled losses by their number")
-    value = _number(_call(function, np.array([5.0, 7.0]), np.zeros(2)))
-    _expect(not np.isnan(value), "a batch without a label gives 0 / 0: it should give 0")
-    _expect(value == 0, "a batch without a label should give 0")
+    cases = (
+        ([2.0, 9.0, 4.0, 9.0], [1.0, 0.0, 1.0, 0.0]),
+        ([1.0, 3.0, 8.0, 7.0, 5.0], [1.0, 1.0, 1.0, 0.0, 1.0]),
+        ([0.5, 6.0, 0.25], [0.0, 1.0, 0.0]),
+        ([7.0, 1.0, 1.0, 2.0], [0.0, 1.0, 1.0, 1.0]),
+        ([3.0, 5.0, 10.0], [1.0, 1.0, 1.0]),
+    )
+    for losses, mask in (map(np.array, case) for case in cases):
+        case = f"for losses {losses.tolist()} with the mask {mask.tolist()}"
+        value = _number(_call(function, losses.copy(), mask.copy()))
+        total, labelled = (losses * mask).sum(), mask.sum()
+        if np.isclose(value, total / labelled):
+            continue
+        for wrong, hint in (
+            (total / len(mask), "you divide by all rows: divide by the labelled ones only"),
+            (total / max(len(mask) - labelled, 1), "you divide by the rows without a label"),
+            (losses.sum() / labelled, "losses of rows without a label should not count"),
+            (total, "that is the sum of the labelled losses, not their mean"),
+            (np.median(losses[mask > 0]), "that looks like a median: take the mean"),
+        ):
+            _expect(not np.isclose(value, wrong), f"{hint} ({case})")
+        raise Wrong(f"divide the sum of the labelled losses by their number ({case})")
+    for count in (2, 5):
+        with np.errstate(all="ignore"):
+            value = _number(_call(function, np.arange(1.0, 1 + count), np.zeros(count)))
+        _expect(not np.isnan(value), "a batch without a label gives 0 / 0: it should give 0")
+        _expect(value == 0, "a batch without a label should give 0")
 
 
 def _smooth(function) -> None:
@@ -329,6 +349,41 @@ def _smooth(function) -> None:
     _expect(not second.any(), "the row without a label is no longer zeros: it became a target")
     (row,) = _array(_call(function, np.array([[0.0, 1, 0]]), 0.3), (1, 3))
     _expect(np.allclose(row, (0.1, 0.8, 0.1)), "0.3 for three classes should give 0.1, 0.8, 0.1")
+
+
+def _train_turned(function) -> None:
+    from fer_helpers import BLOCKS, RandomFace, build_model, load_data
+    from fer_helpers.backend import keras
+
+    images, y = load_data("SAMPLE", "validation")
+    labels = y[:96, BLOCKS["emotion"]].copy()
+    labels[::2] = 0
+    network = build_model(widths=(8, 16), augment=False)
+    head = keras.Model(network.input, network.get_layer("emotion_output").output)
+    before = np.array(head.trainable_weights[0])
+    model = _call(function, head, images[:96], labels, 25)
+    _expect(isinstance(model, keras.Model), f"return the network, not a {type(model).__name__}")
+    layers = [layer for layer in model.layers if isinstance(layer, RandomFace)]
+    _expect(layers, "there is no RandomFace in the network that you return")
+    first = next(layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer))
+    _expect(first is layers[0], "RandomFace must see the faces before the network does")
+    turned = layers[0].settings["rotation"]
+    _expect(turned == 25, f"asked for 25 degrees, it turns faces by up to {turned:g}")
+    result = model.predict_on_batch(images[:2])
+    _expect(np.shape(result) == (2, 7), "the network in front of which you put it has got lost")
+    after = np.array(head.trainable_weights[0])
+    _expect(
+        not np.allclose(before, after),
+        "the network has not been trained: its weights are the old ones",
+    )
+    loss = getattr(model, "loss", None)
+    _expect(
+        not (
+            loss == "categorical_crossentropy"
+            or isinstance(loss, keras.losses.CategoricalCrossentropy)
+        ),
+        "half of these faces have no label: which loss leaves them out?",
+    )
 
 
 def _parameters(answer) -> None:
@@ -506,6 +561,68 @@ def _soften(function) -> None:
         )
 
 
+def _threshold(function) -> None:
+    confidence = np.array([0.9, 0.3, 0.8, 0.5, 0.6, 0.7, 0.4])
+    right = np.array([1, 0, 1, 0, 1, 0, 1], bool)
+    # Answered with at least 0.3, 0.4 ... 0.9: 3/7, 2/6, 2/5, 1/4, 1/3, 0/2 and 0/1 are wrong.
+    _expect(
+        not np.isclose(_number(_call(function, confidence, right, 0.25)), 0.8),
+        "0.25 allowed: at 0.8 no answer is wrong, but a lower threshold would do, too",
+    )
+    for most, wanted in ((0.25, 0.6), (0.0, 0.8), (0.33, 0.6), (0.35, 0.4), (0.41, 0.4), (1, 0.3)):
+        value = _number(_call(function, confidence.copy(), right.copy(), most))
+        if np.isclose(value, wanted):
+            continue
+        at = confidence >= value - 1e-9
+        _expect(
+            at.any(), f"at most {most} wrong: with a threshold of {value:g} nothing is answered"
+        )
+        share = 1 - right[at].mean()
+        _expect(
+            share <= most,
+            f"at most {most} may be wrong, but of the answers with at least {value:g} it is "
+            f"{share:.2f}: is a face exactly at the threshold answered?",
+        )
+        raise Wrong(
+            f"at most {most} wrong: {value:g} keeps to it, but there is a lower one that does"
+        )
+    order = np.argsort(confidence)
+    value = _number(_call(function, confidence[order], right[order], 0.25))
+    _expect(np.isclose(value, 0.6), "wrong where the faces come in another order")
+    value = _number(_call(function, np.array([0.5, 0.6]), np.array([True, False]), 0.1))
+    _expect(
+        value > 0.6, "no threshold keeps to it here: give one above every confidence, as infinity"
+    )
+
+
+def _confidence_after(function) -> None:
+    from fer_helpers import BLOCKS, load_data
+
+    images, y = load_data("SAMPLE", "validation")
+    images, labels = images[:320], y[:320, BLOCKS["emotion"]]
+    values = {}
+    for smoothing in (0.0, 0.6):
+        values[smoothing] = _number(_call(function, images.copy(), labels.copy(), smoothing))
+        _expect(
+            0 < values[smoothing] <= 1,
+            f"{values[smoothing]:g} is no mean confidence: it lies between 0 and 1",
+        )
+        _expect(
+            values[smoothing] > 1 / 7 + 0.005,
+            "the mean of all probabilities is 1/7 whatever the network says: take the greatest "
+            "of each face first",
+        )
+    _expect(
+        values[0.0] != values[0.6],
+        "the same confidence without smoothing and with 0.6: does the loss know about it?",
+    )
+    _expect(
+        values[0.6] < values[0.0],
+        f"{values[0.0]:.2f} without smoothing, {values[0.6]:.2f} with 0.6: trained long enough, "
+        "smoothing makes a network less sure. Do both begin anew, and train for some epochs?",
+    )
+
+
 def _halved_box(answer) -> None:
     x, y, width, height = _array(answer, (4,))
     _expect((width, height) != (240, 320), "the face gets smaller with its photo")
@@ -649,6 +766,7 @@ CHECKS = {
     "03.1": _steps,
     "03.2": _masked_mean,
     "03.3": _smooth,
+    "03.4": _train_turned,
     "04.1": _parameters,
     "04.2": _receptive_field,
     "04.3": _tiny_network,
@@ -656,6 +774,8 @@ CHECKS = {
     "05.2": _masked_crossentropy,
     "06.1": _balanced_accuracy,
     "06.2": _soften,
+    "06.3": _threshold,
+    "06.4": _confidence_after,
     "07.1": _halved_box,
     "07.2": _largest,
     "07.3": _decide,

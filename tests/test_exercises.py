@@ -118,6 +118,27 @@ def scaled(weights, counts):
     return weights * counts.sum() / (weights * counts).sum()
 
 
+def turned(network, images, labels, rotation, epochs=1, first=True, masked=True):
+    from fer_helpers import MaskedCrossentropy, RandomFace
+    from fer_helpers.backend import keras
+
+    layers = [RandomFace(rotation=rotation), network]
+    if not first:
+        layers = [keras.layers.Rescaling(1.0), *layers]
+    model = keras.Sequential([keras.Input((48, 48, 1)), *layers])
+    model.compile("adam", MaskedCrossentropy() if masked else "categorical_crossentropy")
+    model.fit(images, labels, epochs=epochs, verbose=0)
+    return model
+
+
+def threshold(confidence, right, most, answers=np.greater_equal, default=np.inf):
+    for value in np.sort(confidence):
+        kept = answers(confidence, value)
+        if kept.any() and 1 - right[kept].mean() <= most:
+            return value
+    return default
+
+
 def first_to_last(right, group, smallest):
     names = [name for name in np.unique(group) if (group == name).sum() >= smallest]
     return abs(right[group == names[0]].mean() - right[group == names[-1]].mean())
@@ -261,8 +282,27 @@ def tiny(
         ("10.2", lambda means, counts: np.mean(means), "mean of the means"),
         ("10.2", lambda means, counts: np.dot(means, counts) / np.sum(counts), "should be 0"),
         ("03.1", float("inf"), "whole number"),
-        ("03.2", lambda losses, mask: losses.sum() / mask.sum() if mask.any() else 0, "labelled"),
+        ("03.2", lambda losses, mask: losses.sum() / mask.sum() if mask.any() else 0, "should not"),
         ("03.3", lambda y, amount: np.where(y.any(1)[:, None], y * 0.8 + 0.05, 0), "0.1, 0.8"),
+        ("03.2", lambda losses, mask: losses @ mask / max((1 - mask).sum(), 1), "without a label"),
+        ("03.2", lambda losses, mask: losses @ mask / 2, "their number"),
+        ("03.2", lambda losses, mask: np.median(losses[mask > 0]) if mask.any() else 0, "median"),
+        ("03.2", lambda losses, mask: losses @ mask, "not their mean"),
+        ("03.4", lambda network, images, labels, rotation: 0.5, "return the network"),
+        ("03.4", lambda network, images, labels, rotation: network, "no RandomFace"),
+        ("03.4", lambda *given: turned(*given, epochs=0), "has not been trained"),
+        ("03.4", lambda *given: turned(*given[:3], 10), "asked for 25 degrees"),
+        ("03.4", lambda *given: turned(*given, first=False), "before the network"),
+        ("03.4", lambda *given: turned(*given, masked=False), "which loss"),
+        ("06.3", lambda c, right, most: c.max(), "there is a lower one"),
+        ("06.3", lambda c, right, most: threshold(c, right, most, np.greater), "exactly at"),
+        ("06.3", lambda c, right, most: threshold(c, right, most, default=1e-9), "infinity"),
+        ("06.3", lambda c, right, most: np.quantile(c, most), "may be wrong"),
+        ("06.3", lambda c, right, most: 2.0, "nothing is answered"),
+        ("06.4", lambda images, labels, smoothing: 0.8, "the loss know"),
+        ("06.4", lambda images, labels, smoothing: 1 / 7, "the greatest"),
+        ("06.4", lambda images, labels, smoothing: 80.0, "between 0 and 1"),
+        ("06.4", lambda images, labels, smoothing: 0.3 + smoothing / 10, "Do both begin anew"),
         ("06.2", lambda p, t: p if t == 1 else p**0.5 / (p**0.5).sum(), "log p"),
         ("07.1", [[1], [2, 3]], "the same length"),
         ("07.2", lambda boxes: max(range(4), key=lambda i: boxes[i][3]), "the tallest"),

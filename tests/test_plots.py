@@ -168,6 +168,18 @@ def test_typical_is_the_median_and_confusion_counts_by_row():
     assert shown.tolist() == [0.75, 0.25, 0, 1]
 
 
+def test_evidence_has_one_scale_of_colours():
+    heats = [np.zeros((48, 48)), np.full((48, 48), 0.5)]
+    figure = plots.attention(np.zeros((2, 48, 48, 1)), heats, ["fear", "anger"], "Wrong")
+    *faces, scale = figure.axes
+    assert [axes.get_title() for axes in faces] == ["fear", "anger", "", ""]
+    assert {axes.images[1].get_clim() for axes in faces[2:]} == {(0, 1)}
+    assert scale.get_ylabel() == "evidence"
+    assert scale.get_ylim() == (0, 1)
+    assert figure.get_suptitle() == "Wrong"
+    plt.close(figure)
+
+
 def test_a_large_photo_is_drawn_small_with_its_boxes_in_place():
     face = {f"emotion_{name}": 1 / 7 for name in TASKS["emotion"]} | {"emotion": "fear"}
     face |= {"left": 1000, "top": 500, "right": 2000, "bottom": 1500}
