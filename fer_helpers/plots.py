@@ -121,7 +121,7 @@ def learning_curves(history: pd.DataFrame, title: str = "Learning curves") -> Fi
         plt.setp(validation, label="validation", ms=4, mfc="white")
         axes.set(title=name, xlabel="epoch", ylabel="accuracy" if name in TASKS else "loss")
         axes.set_xlim(history["epoch"].min() - 0.5, history["epoch"].max() + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
         if name in TASKS:
             axes.set_ylim(0, 1.03)
             axes.yaxis.set_major_formatter(PercentFormatter(1))
