@@ -1,17 +1,21 @@
 """The checks of the exercises: is an answer right, and if not, what is wrong with it?
 
 The exercises and their solutions are in the notebooks: a cell tagged ``exercise`` holds its
-solution in its metadata. ``make solutions`` writes the solved notebooks.
+solution in its metadata. `solution` prints it, and ``make solutions`` writes solved notebooks.
 """
 
+import dis
 import functools
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
-from fer_helpers.labels import BLOCKS, LABEL_WIDTH, TASKS, encode_labels
+from fer_helpers.labels import BLOCKS, LABEL_WIDTH, OUTPUTS, TASKS, encode_labels
 
 OPEN = "not answered yet. Put your answer in place of the three dots"
+NOTHING = "your function returns nothing: end it with a line `return` and your result"
 
 
 class Wrong(Exception):
@@ -50,6 +54,35 @@ def find_fault(number: str, answer) -> str | None:
     return None
 
 
+def solution(number: str) -> None:
+    """Print one way to solve an exercise, as it is kept in the notebook's own metadata.
+
+    Parameters
+    ----------
+    number
+        The number of the exercise, such as ``"02.1"``.
+
+    Raises
+    ------
+    ValueError
+        There is no exercise with this number.
+    FileNotFoundError
+        The notebook is not in the folder of this file.
+    """
+    if number not in CHECKS:
+        raise ValueError(f"no exercise {number!r}: choose from {', '.join(CHECKS)}")
+    folder = Path(__file__).resolve().parent
+    for path in sorted(folder.glob(f"{number[:2]}_*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if f'check("{number}", ' in (code := "".join(cell["source"])):
+                # In a solved notebook the solution is the cell itself.
+                print(cell["metadata"].get("solution", code))
+                return
+    raise FileNotFoundError(
+        f"the solution of {number} is in notebook {number[:2]}, which is not in {folder}"
+    )
+
+
 def _expect(holds, hint: str) -> None:
     if not holds:
         raise Wrong(hint)
@@ -72,8 +105,18 @@ def _call(function: Callable, *inputs):
     except Exception as error:
         # The learner is told about any error of their code.
         raise Wrong(f"your function raised {type(error).__name__}: {error}") from error
-    _expect(result is not None and result is not ..., OPEN)
+    _expect(result is not ... and not (result is None and _is_open(function)), OPEN)
+    _expect(result is not None, NOTHING)
     return result
+
+
+def _is_open(function: Callable) -> bool:
+    """Return whether a function has no line of its own: a docstring and three dots at most."""
+    if not hasattr(function, "__code__"):
+        return False
+    # Python drops a docstring and dots; what is left only returns a constant.
+    idle = {"RESUME", "NOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
+    return {step.opname for step in dis.get_instructions(function)} <= idle
 
 
 def _array(result, shape: tuple[int, ...]) -> np.ndarray:
@@ -84,6 +127,76 @@ def _array(result, shape: tuple[int, ...]) -> np.ndarray:
     _expect(result.dtype.kind in "buif", f"the answer should hold numbers, not {result.dtype}")
     _expect(result.shape == shape, f"the shape is {result.shape}, but should be {shape}")
     return result
+
+
+def _never_named(function) -> None:
+    wide = np.array([[0.1, 0.5, 0.4, 0.0], [0.1, 0.5, 0.4, 0.0], [0.7, 0.1, 0.2, 0.0]])
+    for case, wanted in ((wide, [2, 3]), (wide[:, :3], [2]), (wide[:2, :2], [0]), (np.eye(3), [])):
+        result = _call(function, case.copy())
+        result = np.sort(_array(result, np.shape(result)).ravel()).tolist()
+        _expect(
+            result != [place for place in range(case.shape[1]) if place not in wanted]
+            or not wanted,
+            "those are the classes that are named",
+        )
+        _expect(
+            result != np.flatnonzero(~case.any(axis=0)).tolist() or result == wanted,
+            "a class with a probability above 0 may be the answer for no face all the same",
+        )
+        _expect(
+            result == wanted,
+            f"for {case.shape[1]} classes it should be {len(wanted)} of them, and the right ones: "
+            "take the answer of each row first, then see which classes are missing",
+        )
+
+
+def _too_sure(function) -> None:
+    p = np.array([[0.6, 0.4, 0.0], [0.1, 0.9, 0.0], [0.2, 0.1, 0.7], [0.8, 0.1, 0.1]])
+    for true, wanted in (([0, 1, 0, 2], 0.25), ([0, 1, 2, 0], -0.25), ([1, 2, 0, 1], 0.75)):
+        true = np.array(true)
+        value = _number(_call(function, p.copy(), true.copy()))
+        accuracy = (p.argmax(axis=1) == true).mean()
+        _expect(not np.isclose(value, -wanted), "the other way round: confidence minus accuracy")
+        _expect(
+            not np.isclose(value, abs(wanted)) or wanted > 0,
+            "keep the sign: a network that is less sure than it is right gets a number below 0",
+        )
+        _expect(
+            not np.isclose(value, p[np.arange(4), true].mean() - accuracy),
+            "confidence is the probability of the answer given, which may be the wrong one",
+        )
+        _expect(not np.isclose(value, p.mean() - accuracy), "take the largest number of each row")
+        _expect(not np.isclose(value, 0.75) or accuracy == 0, "that is the confidence alone")
+        _expect(
+            np.isclose(value, wanted), "take the mean of the rows' largest numbers, and subtract"
+        )
+
+
+def _small_network(answer) -> None:
+    from fer_helpers import accuracy_table, load_data, predict
+
+    _expect(
+        hasattr(answer, "count_params"),
+        f"the answer should be a network, not {type(answer).__name__}: fit() returns its history, "
+        "so keep the network under a name of its own",
+    )
+    weights = answer.count_params()
+    _expect(weights < 200_000, f"it has {weights:,} weights: give it fewer or narrower stages")
+    X, y = load_data("SAMPLE", "validation")
+    _expect(
+        list(answer.output_names) == list(OUTPUTS.values()),
+        "it lacks some of the four heads: build_model gives it all of them",
+    )
+    score = accuracy_table(y, predict(answer, X)).loc["emotion"]
+    _expect(
+        score["accuracy"] > score["majority"] + 0.05,
+        f"right for {score['accuracy']:.0%}, about as often as a guess: was it fitted?",
+    )
+    _expect(
+        score["accuracy"] > 0.4,
+        f"right for {score['accuracy']:.0%} of the validation faces: it learns, so train it for "
+        "more epochs",
+    )
 
 
 def _bytes_of_larger_images(answer) -> None:
@@ -452,6 +565,9 @@ def _merged_mean(function) -> None:
 
 
 CHECKS = {
+    "00.1": _never_named,
+    "00.2": _too_sure,
+    "00.3": _small_network,
     "01.1": _bytes_of_larger_images,
     "01.2": _bright_faces,
     "01.3": _brighter,

@@ -23,6 +23,7 @@ WORDS_PER_MINUTE = 130  # of prose that takes some thought
 
 # Seconds that a run takes on two processor cores, including the start of the kernel.
 SECONDS = {
+    "00": 60,
     "01": 15,
     "02": 20,
     "03": 30,
@@ -38,7 +39,7 @@ SECONDS = {
 # What is in the zip for Colab, beside the package.
 PACKED = (
     *("notebooks/[0-9]*.ipynb", "notebooks/ex*.py", "notebooks/photo_page.py"),
-    *("notebooks/index.md", "notebooks/sample.png", "data", "LICENSE"),
+    *("notebooks/*.md", "notebooks/sample.png", "data", "LICENSE"),
     "README.md",  # beside data/, it marks the project's folder for the package
     "tests/benchmarks/results.json",  # notebook 10 shows it
 )
@@ -85,7 +86,7 @@ def own(cells: list) -> list:
 def bar(path: Path, paths: list[Path]) -> str:
     """Return links to the previous notebook, the contents and the next notebook."""
     place = paths.index(path)
-    words = ["[Contents](index.md)"]
+    words = ["[Contents](index.md)", "[Glossary](glossary.md)"]
     if place > 0:
         words.insert(0, f"[← {title(paths[place - 1])}]({paths[place - 1].name})")
     if place + 1 < len(paths):
@@ -159,9 +160,15 @@ One CNN with four heads (emotion, gender, race, age), trained with weighted loss
 
 ![Seven drawn faces; above each what was drawn, and what the network reads in it](sample.png)
 
+Begin with the first notebook: in ten minutes it goes the whole way once, and shows what can go wrong.
+Each of the later ones then repairs one fault.
+
 | notebook | to read | to run |
 |---|---|---|
 {rows}
+
+The words of the field are in the [glossary](glossary.md), papers and documentation in the
+[reading list](reading.md).
 
 The times to run are those of two processor cores without a GPU.
 
@@ -173,6 +180,8 @@ somebody feels.
 :hidden:
 
 {names}
+glossary
+reading
 ```
 """
 

@@ -1,5 +1,6 @@
 """The notebooks as a learner meets them: their form, their words, their figures."""
 
+import ast
 import json
 import re
 import subprocess
@@ -13,6 +14,12 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+main_job = pytest.mark.parametrize("path", NOTEBOOKS[:7], ids=lambda path: path.stem)
+
+EXERCISES = (
+    "Put your answer in place of the three dots and run the cell: it says whether it is right or, "
+    'if not, what is wrong. Stuck? `solution("{number}.1")` shows one way.'
+)
 
 
 def read(path):
@@ -38,13 +45,77 @@ def test_form(path):
     assert any(source.startswith("## Set-up") for source in text)
     assert any(source.startswith("## Exercises") for source in text)
     assert text[-2].startswith("## What you learnt")
-    if path != NOTEBOOKS[0]:
+    if int(path.name[:2]) > 1:
         assert re.match(r"In (the previous notebook|notebook \d\d)", text[2]), "recap comes first"
     assert 25 <= len(cells) <= 60
     assert 0.5 <= len(text) / len(cells) <= 0.65
     longest = max(code, key=lambda cell: len(cell.source.splitlines()))
     assert len(longest.source.splitlines()) <= 25, longest.source
     assert path.stat().st_size < 500_000
+
+
+@main_job
+def test_form_of_the_main_job(path):
+    """The failure, the repair, real faces, the failure and its repair side by side."""
+    _, code, text = read(path)
+    number = path.name[:2]
+    headings = re.findall(r"^## (.+)$", "\n".join(text), re.M)
+    wanted = ["Set-up", "What goes wrong", "On real faces", "Before and after", "Exercises"]
+    wanted = [name for name in wanted if number != "00" or name != "Before and after"]
+    places = [headings.index(name) if name in headings else name for name in wanted]
+    assert all(isinstance(place, int) for place in places), f"headings are missing: {places}"
+    assert places == sorted(places), f"in another order: {headings}"
+    (intro,) = (source for source in text if source.startswith("## Exercises"))
+    assert EXERCISES.format(number=number) in intro
+    setup = next(cell.source for cell in code if "from exercises import" in cell.source)
+    assert "from exercises import check, solution" in setup
+    solutions = [cell.metadata.get("solution", "") for cell in code]
+    trains = r"\b(build_model|get_model|compile_model|fit|Dense|Conv2D|Sequential|train\w*)\("
+    assert any(re.search(trains, words) for words in solutions), "no exercise has a network in it"
+    for cell in code:
+        for line in [*cell.source.splitlines(), *cell.metadata.get("solution", "").splitlines()]:
+            assert len(line) <= 84, f"cut off on the site: {line}"
+    lines = sorted(len(cell.source.splitlines()) for cell in code)
+    assert lines[len(lines) // 2] <= 6, f"lines of the cells: {lines}"
+
+
+@every_notebook
+def test_no_import_is_unused(path):
+    """Ruff cannot look: `solution` is there for the learner, and solutions use some, too."""
+    _, code, _ = read(path)
+    words = "\n".join(cell.source + "\n" + cell.metadata.get("solution", "") for cell in code)
+    tree = ast.parse(re.sub(r"^\s*[!%].*$", "", words, flags=re.M).replace("    \n", "\n"))
+    imported = {
+        (alias.asname or alias.name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert imported - used <= {"solution"}
+
+
+def glossary():
+    """Each term of the glossary, and the notebook that it is explained in."""
+    text = (NOTEBOOKS[0].parent / "glossary.md").read_text()
+    return re.findall(r"^\| ([^|]+?) \| [^|]+ \| \[(\d\d)\]\(\2_\w+\.ipynb\) \|$", text, re.M)
+
+
+def test_glossary_is_sound():
+    text = (NOTEBOOKS[0].parent / "glossary.md").read_text()
+    rows = [line for line in text.splitlines() if re.match(r"\| (?!term|-)", line)]
+    terms = glossary()
+    assert len(terms) == len(rows) > 50, "a row that is not | term | meaning | [NN](notebook) |"
+    assert len({term for term, _ in terms}) == len(terms)
+    for link in re.findall(r"\]\(([\w.]+)\)", text):
+        assert (NOTEBOOKS[0].parent / link).is_file(), link
+
+
+@pytest.mark.parametrize(("term", "number"), glossary())
+def test_term_of_the_glossary_is_bold_where_it_is_explained(term, number):
+    (path,) = (path for path in NOTEBOOKS if path.name.startswith(number))
+    bold = " | ".join(re.findall(r"\*\*(.+?)\*\*", " ".join(read(path)[2]).replace("\n", " ")))
+    assert term.lower() in bold.lower().replace("`", ""), f"**{term}** is missing in {path.name}"
 
 
 @every_notebook

@@ -66,6 +66,15 @@ def test_an_address_is_written_everywhere_and_replaced(copy):
     assert "OWNER/NAME" in refused.stderr
 
 
+def test_contents_begin_with_notebook_00_and_have_glossary_and_reading_list():
+    text = (ROOT / "notebooks" / "index.md").read_text()
+    links = re.findall(r"\]\(([\w.]+\.(?:ipynb|md))\)", text)
+    assert links[0].startswith("00_")
+    assert links[-2:] == ["glossary.md", "reading.md"]
+    tree = text.split(":hidden:")[1].split()
+    assert tree[:-1] == [Path(link).stem for link in links]
+
+
 def test_nothing_points_to_an_address_before_it_is_given():
     texts = [path.read_text() for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")]
     assert "Repository" not in (ROOT / "pyproject.toml").read_text()
@@ -95,7 +104,8 @@ def test_zip_for_colab_has_package_notebooks_weights_and_results(tmp_path):
             "notebooks/photo_page.py",
             "tests/benchmarks/results.json",
         ),
-        *("notebooks/index.md", "notebooks/sample.png", "data/README.md", "README.md", "LICENSE"),
+        *("notebooks/index.md", "notebooks/glossary.md", "notebooks/reading.md"),
+        *("notebooks/sample.png", "data/README.md", "README.md", "LICENSE"),
         wheel.name,
     }
     folder = tmp_path / "course" / "notebooks"

@@ -9,6 +9,9 @@ import numpy as np
 from PIL import Image
 
 from fer_helpers.datasets import Faces
+from fer_helpers.datasets.sample import draw_block
+from fer_helpers.datasets.utkface import in_validation
+from fer_helpers.labels import BLOCKS, TASKS
 
 FER_FOLDERS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
@@ -120,3 +123,72 @@ def same(a: Faces, b: Faces) -> None:
     np.testing.assert_array_equal(a.images, b.images)
     np.testing.assert_array_equal(a.labels, b.labels)
     assert a.splits.tolist() == b.splits.tolist()
+
+
+UTK_YEARS = (2, 12, 30, 55, 75)  # one for each age class
+
+
+def drawn_faces(side: int, each: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """Drawn faces (N, side, side, 1) and label rows, sorted by emotion, as many of each."""
+    blocks = [draw_block(index, side, seed=9) for index in range(2)]
+    images, labels = (np.concatenate(parts) for parts in list(zip(*blocks, strict=True))[:2])
+    places = [np.flatnonzero(labels[:, emotion])[:each] for emotion in range(7)]
+    chosen = np.concatenate(places)
+    assert labels[chosen].any(axis=0).all(), "each class of each task has a face"
+    return images[chosen], labels[chosen]
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image[..., 0]).save(stream, "JPEG", quality=92)
+    return stream.getvalue()
+
+
+def _class_of(row: np.ndarray, task: str) -> int:
+    return int(row[BLOCKS[task]].argmax())
+
+
+def drawn_fer() -> dict[str, bytes]:
+    """FER2013's folders, with drawn faces: sorted by class, as they are read."""
+    tree = {}
+    for place, (image, row) in enumerate(zip(*drawn_faces(48), strict=True)):
+        name = TASKS["emotion"][_class_of(row, "emotion")]
+        split = ("Training", "PublicTest", "Training", "PrivateTest", "Training")[place % 5]
+        top = "train" if split == "Training" else "test"
+        tree[f"{top}/{FER_FOLDERS[FER_NAMES.index(name)]}/{split}_{place}.jpg"] = jpeg(image)
+    return tree
+
+
+def drawn_utkface() -> dict[str, bytes]:
+    """UTKFace's names, with drawn faces: sorted by age; a fifth has a race without a class."""
+    tree, minute = {}, 201701010000
+    for place, (image, row) in enumerate(zip(*drawn_faces(200), strict=True)):
+        gender, race = _class_of(row, "gender"), _class_of(row, "race")
+        minute += 1
+        while in_validation(str(minute)) != (place % 6 == 0):
+            minute += 1
+        years = UTK_YEARS[_class_of(row, "age")] + place % 3 - 1
+        race = 3 + place % 2 if place % 5 == 4 else race
+        tree[f"{years}_{min(gender, 1)}_{race}_{minute}12345.jpg.chip.jpg"] = jpeg(image)
+    return tree
+
+
+def drawn_rafdb() -> dict[str, bytes | str]:
+    """RAF-DB's official folders, with drawn faces: sorted by class, with all attributes."""
+    tree: dict[str, bytes | str] = {}
+    lines = ""
+    for place, (image, row) in enumerate(zip(*drawn_faces(100), strict=True), start=1):
+        stem = f"{'test' if place % 5 == 0 else 'train'}_{place:05d}"
+        lines += f"{stem}.jpg {_class_of(row, 'emotion') + 1}\n"
+        codes = (_class_of(row, task) for task in ("gender", "race", "age"))
+        tree[f"basic/Image/aligned/{stem}_aligned.jpg"] = jpeg(image)
+        tree[f"basic/Annotation/manual/{stem}_manu_attri.txt"] = raf_attributes(*codes)
+    return tree | {"basic/EmoLabel/list_patition_label.txt": lines}
+
+
+def drawn_folder() -> dict[str, bytes]:
+    """Anyone's folder with a folder per class and no splits, with drawn faces."""
+    return {
+        f"{TASKS['emotion'][_class_of(row, 'emotion')]}/face {place}.jpg": jpeg(image)
+        for place, (image, row) in enumerate(zip(*drawn_faces(120), strict=True))
+    }
