@@ -100,29 +100,35 @@ def class_counts(y: np.ndarray, title: str = "Faces in each class") -> Figure:
     return figure
 
 
-def learning_curves(history: pd.DataFrame) -> Figure:
-    """Draw loss and accuracy over the epochs: training solid, validation dashed.
+def learning_curves(history: pd.DataFrame, title: str = "Learning curves") -> Figure:
+    """Draw loss and accuracy over the epochs: a panel for the loss, and one per task.
 
     Parameters
     ----------
     history
         From `fit` or `read_history`, one row per epoch.
+    title
+        Stands above.
     """
     tasks = [task for task in TASKS if f"{OUTPUTS[task]}_accuracy" in history]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
-    left.plot(history["epoch"], history["loss"], label="training")
-    left.plot(history["epoch"], history["val_loss"], "--", label="validation")
-    left.set(title="Weighted loss", xlabel="epoch", ylabel="loss")
-    left.legend()
-    for task in tasks:
-        column = f"{OUTPUTS[task]}_accuracy"
-        right.plot(history["epoch"], history[column], color=TASK_COLOURS[task], label=task)
-        right.plot(history["epoch"], history[f"val_{column}"], "--", color=TASK_COLOURS[task])
-    right.set(title="Accuracy (dashed: validation)", xlabel="epoch", ylabel="accuracy")
-    right.yaxis.set_major_formatter(PercentFormatter(1))
-    right.legend()
-    for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    columns = {"weighted loss": "loss"} | {task: f"{OUTPUTS[task]}_accuracy" for task in tasks}
+    figure, grid = plt.subplots(
+        1, len(columns), figsize=(2.1 * len(columns) + 0.4, 2.7), squeeze=False
+    )
+    for axes, (name, column) in zip(grid.flat, columns.items(), strict=True):
+        colour = TASK_COLOURS.get(name, "0.2")
+        # With markers, a run of a single epoch can be seen, too.
+        axes.plot(history["epoch"], history[column], "o-", ms=4, color=colour, label="training")
+        validation = axes.plot(history["epoch"], history[f"val_{column}"], "s--", color=colour)
+        plt.setp(validation, label="validation", ms=4, mfc="white")
+        axes.set(title=name, xlabel="epoch", ylabel="accuracy" if name in TASKS else "loss")
+        axes.set_xlim(history["epoch"].min() - 0.5, history["epoch"].max() + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+        if name in TASKS:
+            axes.set_ylim(0, 1.03)
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+    grid[0, 0].legend(fontsize=8, handlelength=3)
+    figure.suptitle(title)
     return figure
 
 

@@ -5,8 +5,9 @@ solution in its metadata. `solution` prints it, and ``make solutions`` writes so
 """
 
 import dis
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -506,35 +507,103 @@ def _weighted_sum(answer) -> None:
     total = sum(losses[task] * weights[task] for task in losses)
     _expect(not np.isclose(value, sum(losses.values())), "that is the sum without the weights")
     _expect(
-        not np.isclose(value, total / sum(weights.values())),
+        not np.isclose(value, total / sum(weights.values()))
+        and not np.isclose(value, total / len(weights)),
         "Keras takes the sum, not the mean",
+    )
+    by_letter = dict(zip(sorted(losses), weights.values(), strict=True))
+    _expect(
+        not np.isclose(value, sum(losses[task] * by_letter[task] for task in losses)),
+        "some of the weights went to another task: match them by name",
     )
     _expect(np.isclose(value, total), "multiply each loss by its weight, and add them up")
 
 
 def _masked_crossentropy(function) -> None:
-    from fer_helpers.losses import MaskedCrossentropy
-
     generator = np.random.default_rng(0)
     probabilities = generator.dirichlet(np.ones(5), 8).astype(np.float32)
     true = np.eye(5, dtype=np.float32)[generator.integers(0, 5, 8)]
-    full = _number(_call(function, true, probabilities))
+    logs = -(true * np.log(probabilities)).sum(axis=1)
+    full = _number(_call(function, true.copy(), probabilities.copy()))
+    _expect(not np.isclose(full, -logs.mean(), atol=1e-4), "a loss is positive: mind the sign")
     _expect(
-        np.isclose(full, MaskedCrossentropy()(true, probabilities), atol=1e-4),
+        not np.isclose(full, logs.sum(), atol=1e-4),
+        "that is the sum over the rows: the mean was asked for",
+    )
+    _expect(
+        not np.isclose(full, logs.mean() / 5, atol=1e-4),
+        "you divide by the classes, too: average over rows only",
+    )
+    _expect(
+        np.isclose(full, logs.mean(), atol=1e-4),
         "wrong even where all rows have labels: take minus the log of the true class's probability",
     )
-    true[3:] = 0
-    _expect(
-        np.isclose(
-            _number(_call(function, true, probabilities)),
-            MaskedCrossentropy()(true, probabilities),
-            atol=1e-4,
-        ),
-        "wrong where rows are empty: by how many rows do you divide?",
-    )
+    for labelled in (3, 1):
+        true[labelled:] = 0
+        _expect(
+            np.isclose(
+                _number(_call(function, true.copy(), probabilities.copy())),
+                logs[:labelled].mean(),
+                atol=1e-4,
+            ),
+            "wrong where rows are empty: by how many rows do you divide?",
+        )
     with np.errstate(all="ignore"):
-        empty = _number(_call(function, np.zeros_like(true), probabilities))
+        empty = _number(_call(function, np.zeros_like(true), probabilities.copy()))
     _expect(empty == 0, f"{empty} for a batch without a label: it should be 0")
+
+
+def _gender_gains(answer) -> None:
+    from fer_helpers.training import PAPER_LOSS_WEIGHTS
+
+    _expect(
+        isinstance(answer, Mapping),
+        "the weights should go by name, in a dictionary from task to number",
+    )
+    unknown = [name for name in answer if name not in TASKS]
+    _expect(not unknown, f"there is no task {unknown and unknown[0]!r}")
+    weights = np.array([_number(answer.get(task, 0)) for task in TASKS])
+    _expect(
+        (weights > 0).all() and np.isfinite(weights).all(),
+        "each of the four tasks should have a finite weight above 0",
+    )
+    # Adam's steps do not depend on the scale of the loss, so there is nothing to train here.
+    paper = np.array([PAPER_LOSS_WEIGHTS[task] for task in TASKS])
+    share, before = (w[1] / w.sum() for w in (weights, paper))
+    _expect(
+        not np.allclose(weights / weights.sum(), paper / paper.sum()),
+        "these have the same ratios as the paper's, and only the ratios matter",
+    )
+    _expect(share > before, "gender has a smaller share of these weights than of the paper's")
+    theirs, yours = (_short_run(tuple(w.tolist())) for w in (paper, weights))
+    changes = ", ".join(f"{task} {yours[task] - theirs[task]:+.2f}" for task in TASKS)
+    print(f"your weights against the paper's: {changes}")
+    _expect(
+        yours["gender"] - theirs["gender"] >= 0.10,
+        "gender gains less than ten points: how large is its weight beside the others?",
+    )
+
+
+@functools.cache
+def _short_run(weights: tuple[float, ...]) -> dict[str, float]:
+    """Return the accuracies after short runs on drawn faces, mean of two seeds."""
+    import keras
+
+    from experiments import restart
+    from fer_helpers import accuracy_table, build_model, compile_model, load_data, predict
+    from fer_helpers.batches import batches_of
+
+    (X, y), (X_valid, y_valid) = (load_data("SAMPLE", split) for split in ("train", "validation"))
+    X, y, X_valid, y_valid = X[:1000], y[:1000], X_valid[:500], y_valid[:500]
+    model = build_model(widths=(16, 32, 64), augment=False)
+    by_task = dict(zip(TASKS, weights, strict=True))
+    compile_model(model, by_task, (), keras.optimizers.Adam(3e-3))
+    scores = []
+    for seed in range(2):
+        restart(model, seed)
+        model.fit(batches_of(X, y, 32, True, seed), epochs=3, verbose=0)
+        scores.append(accuracy_table(y_valid, predict(model, X_valid))["accuracy"])
+    return {task: float(np.mean([score[task] for score in scores])) for task in TASKS}
 
 
 def _balanced_accuracy(answer) -> None:
@@ -772,6 +841,7 @@ CHECKS = {
     "04.3": _tiny_network,
     "05.1": _weighted_sum,
     "05.2": _masked_crossentropy,
+    "05.3": _gender_gains,
     "06.1": _balanced_accuracy,
     "06.2": _soften,
     "06.3": _threshold,

@@ -207,3 +207,24 @@ def test_all_of_a_confusion_is_inside_the_figure(task):
             assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1, word
             assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1, word
     plt.close(figure)
+
+
+def test_learning_curves_show_a_single_epoch_and_a_panel_per_task():
+    columns = ["loss", "emotion_output_accuracy", "age_output_accuracy"]
+    history = pd.DataFrame({name: [0.5] for name in [*columns, *(f"val_{c}" for c in columns)]})
+    figure = plots.learning_curves(history.assign(epoch=1))
+    assert [axes.get_title() for axes in figure.axes] == ["weighted loss", "emotion", "age"]
+    for axes in figure.axes:
+        training, validation = axes.lines
+        assert {training.get_marker(), validation.get_marker()} == {"o", "s"}
+        assert training.get_linestyle() != validation.get_linestyle()
+        assert all(tick == int(tick) for tick in axes.get_xticks())
+    plt.close(figure)
+
+
+def test_learning_curves_of_a_run_without_accuracies():
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "val_loss": [2.0, 1.5]})
+    figure = plots.learning_curves(history, "Losses")
+    assert [axes.get_title() for axes in figure.axes] == ["weighted loss"]
+    assert figure.get_suptitle() == "Losses"
+    plt.close(figure)
