@@ -11,6 +11,8 @@ NO_FINDING = re.compile(
 )
 # A decimal number or a percentage; 1,234 is a whole number.
 FINDING = re.compile(r"(?<![\w.,/])\d[\d,]*(?:\.\d+(?:\s?%| million)?|\s?%)(?![\w.]*\d)")
+# What vouches for a paragraph: a link, a stored file, or that it speaks of SAMPLE alone.
+SOURCE = re.compile(r"SAMPLE|\]\(|\*\*Exercise |`[\w./]+\.(?:md|csv|json)`")
 NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -19,8 +21,8 @@ def loose_numbers(cells: list) -> list[str]:
 
     A number may stand in the output or in the source of the two code cells before its cell or
     of the one after it, as it is or rounded; 76 % and 0.758 are the same. In a paragraph that
-    speaks of SAMPLE or links a source any number may stand, and so may those that an exercise
-    gives.
+    speaks of SAMPLE, links a source or names a stored file any number may stand, and so may
+    those that an exercise gives.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ def loose_numbers(cells: list) -> list[str]:
         after = [other for other in cells[place:] if other["cell_type"] == "code"][:1]
         printed = [value for other in before + after for value in _numbers(_shown(other))]
         for paragraph in re.split(r"\n\s*\n", cell["source"]):
-            if "SAMPLE" in paragraph or "](" in paragraph or "**Exercise " in paragraph:
+            if SOURCE.search(paragraph):
                 continue
             for found in FINDING.findall(NO_FINDING.sub(" ", paragraph)):
                 if not any(_is_rounded(found, value) for value in printed):

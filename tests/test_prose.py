@@ -46,7 +46,7 @@ def test_planted_loose_number_is_found(prose, printed, number):
         ("It has 1.2 million weights.", "1,233,846"),
         ("On SAMPLE the network gets 0.93.", ""),
         ("People agree on 65 % ([Goodfellow et al.](https://arxiv.org/abs/1307.0414)).", ""),
-        ("The stored runs say 0.71 ([table](../data/results/speed.csv)).", ""),
+        ("The stored runs say 0.71 (`data/results/speed.csv`).", ""),
         ("**Exercise 05.1** – The losses are 1.8 and 0.6.", ""),
         ("Python 3.11, and `label_smoothing=0.1`, and 48 × 48 pixels in 28,709 faces.", ""),
         ("The paper, arXiv 2110.15028, Article 5(1)(f), notebook 03, cell 7.", ""),

@@ -78,7 +78,7 @@ def test_contents_begin_with_notebook_00_and_have_glossary_and_reading_list():
 def test_nothing_points_to_an_address_before_it_is_given():
     texts = [path.read_text() for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")]
     assert "Repository" not in (ROOT / "pyproject.toml").read_text()
-    assert not any("github.com" in text for text in texts)
+    assert not any("colab.research.google.com" in text for text in texts)
 
 
 def test_zip_for_colab_has_package_notebooks_weights_and_results(tmp_path):
