@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_helpers.labels import BLOCKS, OUTPUTS, encode_labels
+from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS, encode_labels
 
 OPEN = "not answered yet. Put your answer in place of the three dots"
 NOTHING = "your function returns nothing: end it with a line `return` and your result"
@@ -553,15 +553,21 @@ def _masked_crossentropy(function) -> None:
     _expect(empty == 0, f"{empty} for a batch without a label: it should be 0")
 
 
-def _gender_gains(answer) -> None:
+def _gender_gains(function) -> None:
+    import keras
+
+    from fer_helpers.model import build_model
     from fer_helpers.training import PAPER_LOSS_WEIGHTS
 
+    network = _call(function, build_model(widths=(8, 16), augment=False))
     _expect(
-        isinstance(answer, Mapping),
-        "the weights should go by name, in a dictionary from task to number",
+        isinstance(network, keras.Model) and network.compiled,
+        "the function should return the network, compiled",
     )
-    unknown = [name for name in answer if name not in TASKS]
-    _expect(not unknown, f"there is no task {unknown and unknown[0]!r}")
+    given = network.get_compile_config()["loss_weights"]
+    _expect(given is not None, "the network has no loss weights: all of them count as 1")
+    _expect(isinstance(given, Mapping), "the weights should go by name, not by position")
+    answer = {task: given.get(output, 0) for task, output in OUTPUTS.items()}
     weights = np.array([_number(answer.get(task, 0)) for task in TASKS])
     _expect(
         (weights > 0).all() and np.isfinite(weights).all(),
