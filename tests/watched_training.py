@@ -10,6 +10,12 @@ import numpy as np
 from fer_helpers.backend import keras
 from fer_helpers.datasets import load
 
+if keras.backend.backend() == "tensorflow":
+    import tensorflow
+
+    # To trace a graph takes longer than the few steps on a hundred faces.
+    tensorflow.config.run_functions_eagerly(True)
+
 load.SAMPLE_SIZE = 512  # some cells show SAMPLE, whatever DATASET says
 
 
