@@ -16,7 +16,7 @@ if keras.backend.backend() == "tensorflow":
     # To trace a graph takes longer than the few steps on a hundred faces.
     tensorflow.config.run_functions_eagerly(True)
 
-load.SAMPLE_SIZE = 512  # some cells show SAMPLE, whatever DATASET says
+load.SAMPLE_SIZE = 800  # some cells show SAMPLE, whatever DATASET says
 
 
 def targets(x, y):
