@@ -160,17 +160,17 @@ One CNN with four heads (emotion, gender, race, age), trained with weighted loss
 
 ![Seven drawn faces; above each what was drawn, and what the network reads in it](sample.png)
 
-Begin with the first notebook: in ten minutes it goes the whole way once, and finds five faults.
-The later ones explain and repair them.
+Begin with the first notebook: in ten minutes it trains a network, and shows five faults that a good
+accuracy can hide. The later ones explain and repair them.
 
 | notebook | to read | to run |
 |---|---|---|
 {rows}
 
-The words of the field are in the [glossary](glossary.md), papers and documentation in the
-[reading list](reading.md).
+The [glossary](glossary.md) explains the terms of the field; the [reading list](reading.md) has the
+papers and the documentation.
 
-The times to run are those of two processor cores without a GPU.
+The times to run are for two processor cores without a GPU.
 
 No notebook needs a data set: the faces are drawn by code. `make lab` opens them all in JupyterLab.
 What the network predicts is the expression that people would *perceive* in a picture, not what
