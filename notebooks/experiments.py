@@ -93,7 +93,7 @@ def draw_arms(
         sns.pointplot(runs, **how, color="black", errorbar=None, ls="none", markers="_", ms=14)
         label = "accuracy" if column in plots.TASK_COLOURS else column
         axes.set(title=column, ylabel=label, xlabel="")
-        axes.tick_params(axis="x", rotation=25)
+        plt.setp(axes.get_xticklabels(), rotation=25, ha="right", rotation_mode="anchor")
     plt.show()
     for arm in [arm for arm in arms if arm != reference]:
         print(f"{arm} against {reference}, mean difference and its 95 % interval:")
