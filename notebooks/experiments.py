@@ -84,7 +84,7 @@ def draw_arms(
     reference
         The arm that the others are compared with, by `paired_interval`.
     """
-    size = 2.3 * len(columns) + 0.8, 3
+    size = max(2.3 * len(columns) + 0.8, 5), 3
     _, grid = plt.subplots(1, len(columns), figsize=size, squeeze=False)
     for axes, column in zip(grid.flat, columns, strict=True):
         how = {"x": "arm", "y": column, "order": arms, "ax": axes}
