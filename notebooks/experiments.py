@@ -221,11 +221,11 @@ def draw_stored_runs(runs: pd.DataFrame, work: Mapping[str, float], faces: int) 
     """
     runs = runs.assign(arithmetic=runs["epoch"] * faces * runs["network"].map(work) / 1e6)
     names = {"epoch": "epochs", "arithmetic": "trillion multiply-adds, forwards"}
-    look = {"marker": "o", "palette": dict(zip(work, plots.COLOURS, strict=False))}
+    look = {"hue": "network", "palette": dict(zip(work, plots.COLOURS, strict=False))}
+    look |= {"units": "seed", "estimator": None, "marker": "o"}
     _, grid = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
     for axes, (x, label) in zip(grid, names.items(), strict=True):
-        each = {"hue": "network", "units": "seed", "estimator": None}
-        sns.lineplot(runs, x=x, y="emotion", ax=axes, **each, **look)
+        sns.lineplot(runs, x=x, y="emotion", ax=axes, legend=axes is grid[0], **look)
         axes.set(title=f"against {x}", xlabel=label, ylabel="emotion accuracy", ylim=(0, 1))
     grid[1].set_xscale("log")
     plt.show()
