@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from fer_helpers import BLOCKS, TASKS, load_data, plots
 from fer_helpers.evaluation import paired_interval
@@ -120,6 +121,26 @@ def print_change(
     """Print what a shift changes, with its interval."""
     text = "{difference:+.2f} (95 % interval: {low:+.2f} to {high:+.2f})".format(**change)
     print(f"{name}: {still:.2f}, moved by {pixels} pixels {moved:.2f}; difference {text}")
+
+
+def moving_window(
+    photo: np.ndarray, left: int, top: int, side: int, steps: Sequence[int]
+) -> list[np.ndarray]:
+    """Cut grey 48 x 48 pictures out of a photo, by a window that moves sideways.
+
+    Parameters
+    ----------
+    photo
+        (height, width, 3) or (height, width).
+    left, top, side
+        The square window before it moves, in pixels of the photo.
+    steps
+        How far it moves, in pixels of the result.
+    """
+    grey = Image.fromarray(photo).convert("L")
+    lefts = [left + step * side / 48 for step in steps]
+    boxes = [(x, top, x + side, top + side) for x in lefts]
+    return [np.array(grey.resize((48, 48), box=box)) for box in boxes]
 
 
 def draw_changes(picture: np.ndarray, results: Mapping[str, np.ndarray]) -> None:
