@@ -1,14 +1,16 @@
 """What the experiments of the notebooks share: the same network, begun again, and their figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
-from fer_helpers import plots
+from fer_helpers import BLOCKS, TASKS, load_data, plots
 from fer_helpers.evaluation import paired_interval
 from fer_helpers.runs import seed_layers
 
@@ -38,6 +40,240 @@ def restart(model: keras.Model, seed: int) -> keras.Model:
         if variable is not model.optimizer._learning_rate:
             variable.assign(keras.ops.zeros_like(variable))
     return model
+
+
+def some_faces(
+    name: str, split: str, most: int, data_dir: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most `most` faces of a split, drawn at random, and their label rows."""
+    X, y = load_data(name, split, data_dir=data_dir)
+    rows = np.random.default_rng(0).choice(len(X), min(most, len(X)), replace=False)
+    return X[rows], y[rows]
+
+
+def labelled(X: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of `X` that have a label for `task`, and the numbers of their classes."""
+    rows = y[:, BLOCKS[task]].any(axis=1)
+    return X[rows], y[rows][:, BLOCKS[task]].argmax(axis=1)
+
+
+def right_answers(
+    answer: Callable[[np.ndarray], np.ndarray],
+    shifts: Mapping[int, np.ndarray],
+    truth: np.ndarray,
+) -> pd.DataFrame:
+    """Return whether a network is right about each face at each shift.
+
+    Parameters
+    ----------
+    answer
+        Takes pictures and returns the probabilities of their classes.
+    shifts
+        Pixels -> the same faces, moved to the left and then to the right.
+    truth
+        (N,) their true classes.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A column per shift and a row per picture: N to the left, N to the right.
+    """
+    both = np.tile(truth, 2)
+    found = {pixels: answer(images).argmax(axis=1) for pixels, images in shifts.items()}
+    return pd.DataFrame({pixels: classes == both for pixels, classes in found.items()})
+
+
+def draw_shifts(panels: Mapping[str, pd.DataFrame], task: str, baseline: float) -> None:
+    """Draw accuracy against the shift, and print what the largest shift changes.
+
+    Parameters
+    ----------
+    panels
+        Title -> a column per shift and a row per network and seed.
+    task
+        Whose accuracy it is.
+    baseline
+        Accuracy of always naming the most frequent class.
+    """
+    look = {"errorbar": ("pi", 100), "marker": "o", "x": "pixels", "y": "accuracy"}
+    look["palette"] = {"dense": "C0", "convolutional": "C1", "compact": "C2"}
+    size = 2 + 3 * len(panels), 3
+    _, grid = plt.subplots(1, len(panels), figsize=size, squeeze=False, sharey=True)
+    for axes, (title, scores) in zip(grid.flat, panels.items(), strict=True):
+        rows = scores.rename_axis(["network", "seed"]).rename_axis("pixels", axis=1)
+        rows = rows.stack().rename("accuracy").reset_index()
+        sns.lineplot(rows, hue="network", ax=axes, **look)
+        axes.axhline(baseline, color="0.5", ls=":", label="most frequent class")
+        axes.set(title=title, xlabel="shift in pixels", xticks=list(scores))
+        axes.set(ylabel=f"{task} accuracy", ylim=(0, 1))
+        axes.legend(fontsize=8)
+        first, last = scores.columns[[0, -1]]
+        for name, runs in scores.groupby(level=0, sort=False):
+            if len(runs) > 1:
+                change = paired_interval(runs[last], runs[first])
+                print_change(name, runs[first].mean(), runs[last].mean(), last, change)
+    plt.show()
+
+
+def print_change(
+    name: str, still: float, moved: float, pixels: int, change: Mapping[str, float]
+) -> None:
+    """Print what a shift changes, with its interval."""
+    text = "{difference:+.2f} (95 % interval: {low:+.2f} to {high:+.2f})".format(**change)
+    print(f"{name}: {still:.2f}, moved by {pixels} pixels {moved:.2f}; difference {text}")
+
+
+def moving_window(
+    photo: np.ndarray, left: int, top: int, side: int, steps: Sequence[int]
+) -> list[np.ndarray]:
+    """Cut grey 48 x 48 pictures out of a photo, by a window that moves sideways.
+
+    Parameters
+    ----------
+    photo
+        (height, width, 3) or (height, width).
+    left, top, side
+        The square window before it moves, in pixels of the photo.
+    steps
+        How far it moves, in pixels of the result.
+    """
+    grey = Image.fromarray(photo).convert("L")
+    lefts = [left + step * side / 48 for step in steps]
+    boxes = [(x, top, x + side, top + side) for x in lefts]
+    return [np.array(grey.resize((48, 48), box=box)) for box in boxes]
+
+
+def draw_changes(picture: np.ndarray, results: Mapping[str, np.ndarray]) -> None:
+    """Draw a picture and what convolutions make of it: title -> result, grey at 0."""
+    _, grid = plt.subplots(1, 1 + len(results), figsize=(7, 2.6))
+    for axes, (title, image) in zip(
+        grid, {"a drawn face": picture, **results}.items(), strict=True
+    ):
+        lowest, highest = (0, 1) if image is picture else (-4, 4)
+        axes.imshow(image, cmap="gray", vmin=lowest, vmax=highest)
+        axes.set(title=title)
+        axes.set_axis_off()
+    plt.show()
+
+
+def draw_network(model: keras.Model) -> None:
+    """Draw a network from its layers: boxes for what they put out, arcs for shortcuts."""
+    _, axes = plt.subplots(figsize=(8.6, 3))
+    left, start, way = 0, 0, []
+    for layer in model.layers:
+        kind, shape = type(layer).__name__, layer.output.shape[1:]
+        if kind == "Conv2D" and layer.kernel_size != (1, 1):
+            text, width = "{}×{}".format(*layer.kernel_size), shape[-1] / 64 + 0.4
+            left = _box(axes, left, width, shape, text, "#cfe3f1")
+            start = start or left
+        elif kind in ("AveragePooling2D", "Conv2D"):
+            way.append("pooled" if "Pool" in kind else "1×1")
+        elif kind == "Add":
+            _arc(axes, start - 0.3, left - 0.3, way)
+            start, way = left, []
+        elif ("Pool" in kind or kind == "Dense") and "logits" not in layer.name:
+            text = {"M": "max", "G": "mean", "D": "dense"}[kind[0]]
+            left = _box(axes, left, 0.5, shape, text, "#b8dfc9")
+    for up, (task, names) in zip((18, 6, -6, -18), TASKS.items(), strict=True):
+        axes.plot([left - 0.6, left + 1.3], [0, up], color="0.6")
+        look = {"boxstyle": "round", "fc": plots.TASK_COLOURS[task], "ec": "none"}
+        place = {"va": "center", "fontsize": 8, "bbox": look}
+        axes.text(left + 1.5, up, f"{task}: {len(names)}", color="w", **place)
+    axes.set(title=model.name, xlim=(-0.6, left + 5), ylim=(-32, 30))
+    axes.set_axis_off()
+    plt.show()
+
+
+def _box(axes, left, width, shape, text, colour):
+    """Draw what a layer puts out, and return where the next box begins."""
+    side = shape[0] if len(shape) == 3 else 26
+    style = {"facecolor": colour, "edgecolor": "0.3"}
+    axes.add_patch(plt.Rectangle((left, -side / 2), width, side, **style))
+    look = {"ha": "center", "va": "top", "fontsize": 7}
+    axes.text(left + width / 2, -side / 2 - 1, f"{text}\n{shape[-1]}", **look)
+    return left + width + 0.6
+
+
+def _arc(axes, start, end, way, top=18):
+    """Draw a shortcut, with what it does on the way."""
+    axes.plot([start, start, end], [0, top, top], color="#D55E00", lw=1)
+    arrow = {"arrowstyle": "->", "color": "#D55E00"}
+    axes.annotate("", (end, 0), (end, top), arrowprops=arrow)
+    axes.text((start + end) / 2, top + 1, "\n".join(way), ha="center", fontsize=7)
+
+
+def draw_costs(models: Sequence[keras.Model], multiply_adds: Callable) -> None:
+    """Draw two panels per network: the multiply-adds of each layer, and its weights.
+
+    Parameters
+    ----------
+    models
+        Networks.
+    multiply_adds
+        Takes a layer and returns its multiply-adds; a layer without any is left out.
+    """
+    size = 7, 2.3 * len(models)
+    _, grid = plt.subplots(len(models), 2, figsize=size, sharex="col", squeeze=False)
+    for (work_axes, size_axes), model in zip(grid, models, strict=True):
+        layers = [layer for layer in model.layers if multiply_adds(layer)]
+        number = range(1, len(layers) + 1)
+        millions = [multiply_adds(layer) / 1e6 for layer in layers]
+        thousands = [layer.count_params() / 1e3 for layer in layers]
+        work_axes.bar(number, millions, color=plots.COLOURS[1])
+        size_axes.bar(number, thousands, color=plots.COLOURS[0])
+        work_axes.set(title=f"{model.name}: work", ylabel="million multiply-adds")
+        size_axes.set(title=f"{model.name}: size", ylabel="thousand weights")
+    for axes in grid[-1]:
+        axes.set_xlabel("layer, from input to heads")
+    plt.show()
+
+
+def draw_stored_runs(runs: pd.DataFrame, work: Mapping[str, float], faces: int) -> None:
+    """Draw a line per run, against epochs and against arithmetic, and print the difference.
+
+    Parameters
+    ----------
+    runs
+        A row per network, seed and epoch, with the accuracy in the column ``emotion``.
+    work
+        Network -> million multiply-adds per face.
+    faces
+        Per epoch.
+    """
+    runs = runs.assign(arithmetic=runs["epoch"] * faces * runs["network"].map(work) / 1e6)
+    names = {"epoch": "epochs", "arithmetic": "trillion multiply-adds, forwards"}
+    look = {"hue": "network", "palette": dict(zip(work, plots.COLOURS, strict=False))}
+    look |= {"units": "seed", "estimator": None, "marker": "o"}
+    _, grid = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
+    for axes, (x, label) in zip(grid, names.items(), strict=True):
+        sns.lineplot(runs, x=x, y="emotion", ax=axes, legend=axes is grid[0], **look)
+        axes.set(title=f"against {x}", xlabel=label, ylabel="emotion accuracy", ylim=(0, 1))
+    grid[1].set_xscale("log")
+    plt.show()
+    first, second = work
+    epoch, both = shared_runs(runs)
+    gap = paired_interval(both[first], both[second])
+    text = "{difference:+.2f} (95 % interval: {low:+.2f} to {high:+.2f})".format(**gap)
+    print(f"seeds {[*both.index]}, after {epoch} epochs, {first} minus {second}: {text}")
+
+
+def shared_runs(runs: pd.DataFrame) -> tuple[int, pd.DataFrame]:
+    """Return the greatest epoch that all shared seeds have reached, and what they scored there.
+
+    Parameters
+    ----------
+    runs
+        A row per network, seed and epoch, with the accuracy in the column ``emotion``.
+
+    Returns
+    -------
+    tuple
+        The epoch, and a table with a row per seed and a column per network.
+    """
+    pairs = runs.pivot(index=["epoch", "seed"], columns="network", values="emotion").dropna()
+    seeds = pairs.groupby(level="epoch").size()
+    epoch = int(seeds.index[seeds == seeds.max()].max())
+    return epoch, pairs.loc[epoch]
 
 
 def draw_shares(rows: pd.DataFrame, titles: Sequence[str]) -> None:

@@ -1,9 +1,11 @@
 """Runs that begin again: only the seed decides, nothing is left of the run before."""
 
 import numpy as np
+import pandas as pd
+import pytest
 
 import tiny
-from experiments import restart
+from experiments import restart, shared_runs
 from fer_helpers.batches import batches_of
 from fer_helpers.training import compile_model
 
@@ -20,3 +22,27 @@ def test_only_the_seed_decides():
     assert not np.allclose(first, other)
     assert losses(compile_model(tiny.build()), 1) == first, "a new network, the same run"
     assert float(model.optimizer.learning_rate) == np.float32(2e-3)
+
+
+def table(**epochs):
+    """Runs as `compact_0=3` says: network, seed, number of epochs; accuracy is epoch / 10."""
+    rows = [
+        (*name.split("_"), epoch, epoch / 10)
+        for name, last in epochs.items()
+        for epoch in range(1, last + 1)
+    ]
+    return pd.DataFrame(rows, columns=["network", "seed", "epoch", "emotion"])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "epoch", "seeds"),
+    [
+        ({"compact_0": 8, "paper_0": 8}, 8, ["0"]),
+        ({"compact_0": 8, "compact_1": 8, "paper_0": 8, "paper_1": 4}, 4, ["0", "1"]),
+        ({"compact_0": 8, "compact_1": 8, "paper_0": 8, "paper_2": 3}, 8, ["0"]),
+    ],
+)
+def test_stored_runs_are_compared_where_both_networks_have_them(epochs, epoch, seeds):
+    found, both = shared_runs(table(**epochs))
+    assert (found, [*both.index]) == (epoch, seeds)
+    assert (both == epoch / 10).all(axis=None)
