@@ -127,7 +127,8 @@ def learning_curves(history: pd.DataFrame, title: str = "Learning curves") -> Fi
         if name in TASKS:
             axes.set_ylim(0, 1.03)
             axes.yaxis.set_major_formatter(PercentFormatter(1))
-    grid[0, 0].legend(fontsize=8, handlelength=3)
+    lines = grid[0, 0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=2, fontsize=8, handlelength=3)
     figure.suptitle(title)
     return figure
 
@@ -188,7 +189,7 @@ def reliability(probabilities: np.ndarray, true: np.ndarray, title: str = "Relia
         label="a bin (larger: more faces)",
     )
     axes.set(title=title, xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    axes.legend()
+    axes.legend(loc="lower right", fontsize=8)
     return figure
 
 

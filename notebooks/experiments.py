@@ -119,7 +119,7 @@ def print_change(
     name: str, still: float, moved: float, pixels: int, change: Mapping[str, float]
 ) -> None:
     """Print what a shift changes, with its interval."""
-    text = "{difference:+.2f} (95 % interval: {low:+.2f} to {high:+.2f})".format(**change)
+    text = "{difference:+.3f} (95 % interval: {low:+.3f} to {high:+.3f})".format(**change)
     print(f"{name}: {still:.2f}, moved by {pixels} pixels {moved:.2f}; difference {text}")
 
 
@@ -253,7 +253,7 @@ def draw_stored_runs(runs: pd.DataFrame, work: Mapping[str, float], faces: int) 
     first, second = work
     epoch, both = shared_runs(runs)
     gap = paired_interval(both[first], both[second])
-    text = "{difference:+.2f} (95 % interval: {low:+.2f} to {high:+.2f})".format(**gap)
+    text = "{difference:+.3f} (95 % interval: {low:+.3f} to {high:+.3f})".format(**gap)
     print(f"seeds {[*both.index]}, after {epoch} epochs, {first} minus {second}: {text}")
 
 
@@ -336,7 +336,7 @@ def draw_arms(
         for column in columns:
             ours, theirs = (runs[runs["arm"] == name][column] for name in (arm, reference))
             i = paired_interval(ours, theirs)
-            print("  {:20} {difference:+.2f} ({low:+.2f} to {high:+.2f})".format(column, **i))
+            print("  {:20} {difference:+.3f} ({low:+.3f} to {high:+.3f})".format(column, **i))
 
 
 def draw_curves(curves: Mapping[str, pd.DataFrame], column: str, label: str, top: float) -> None:
