@@ -59,7 +59,7 @@ def test_fer_with_private_test_only(tmp_path, capsys):
     tree = {name: c for name, c in fer_tree().items() if "PrivateTest" in name}
     write(tmp_path / "FER", tree)
     assert len(read_dataset("FER", "test", data_dir=tmp_path)) == 7
-    assert "FER: no Training, PublicTest in this copy" in capsys.readouterr().err
+    assert "FER: this copy has no Training, PublicTest" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"no Training \(split 'train'\); it has PrivateTest"):
         read_dataset("FER", "train", data_dir=tmp_path)
 
@@ -222,7 +222,7 @@ def test_fer_folders_without_splits_get_all_three(tmp_path, capsys):
     faces = read_dataset("FER", data_dir=tmp_path)
     names = ("Training", "validation", "test")  # no official ones, so no official names
     assert [(faces.splits == split).sum() for split in names] == [27, 4, 4]
-    assert "FER: no test split: 4 of 35 training faces are taken" in capsys.readouterr().err
+    assert "FER: no test split: a tenth of each class, 4 of 35" in capsys.readouterr().err
     assert len(read_dataset("FER", "test", data_dir=tmp_path)) == 4
     with pytest.raises(ValueError, match=r"FER has no PrivateTest .* it has Training, test, valid"):
         read_dataset("FER", "PrivateTest", data_dir=tmp_path)
@@ -233,7 +233,7 @@ def test_fer_training_stays_whole_where_only_the_test_faces_are_missing(tmp_path
     write(tmp_path / "FER", tree)
     faces = read_dataset("FER", data_dir=tmp_path)
     assert faces.splits.tolist() == ["Training"] * 7 + ["PublicTest"] * 7
-    assert "FER: no PrivateTest in this copy" in capsys.readouterr().err
+    assert "FER: this copy has no PrivateTest" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"no PrivateTest \(split 'test'\); it has Pub"):
         read_dataset("FER", "test", data_dir=tmp_path)
 

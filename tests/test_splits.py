@@ -116,7 +116,7 @@ def test_a_split_that_is_there_stays():
     faces = add_missing_splits(faces_of(np.arange(45, dtype=np.uint8), splits=splits), OWN)
     assert split_sizes(faces) == [36, 4, 5]
     assert faces.images[faces.splits == "test"].ravel().tolist() == list(range(40, 45))
-    assert "no validation split: 4 of 40 training faces" in faces.notes[0]
+    assert "no validation split: a tenth of each class, 4 of 40 training faces" in faces.notes[0]
     assert add_missing_splits(faces, OWN) is faces
 
 

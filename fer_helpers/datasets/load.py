@@ -387,7 +387,7 @@ def _report(name: str, faces: Faces, absent: list[str]) -> None:
     for text in faces.notes:
         note(f"{name}: {text}")
     if absent:
-        note(f"{name}: no {', '.join(absent)} in this copy")
+        note(f"{name}: this copy has no {', '.join(absent)}")
     if faces.skipped:
         path, reason = faces.skipped[0]
         note(

@@ -60,8 +60,8 @@ def add_missing_splits(faces: Faces, own: dict[str, str], official: bool = False
         for split, chosen in zip(missing, tenths, strict=False):
             splits[training[chosen]] = split
             faces.notes.append(
-                f"no {split} split: {chosen.sum()} of {len(training)} training faces are taken "
-                "for it, the same ones each time, each class's tenth"
+                f"no {split} split: a tenth of each class, {chosen.sum()} of {len(training)} "
+                "training faces, is set aside for it, the same faces each time"
             )
     faces.splits = splits.astype(str)
     places = {word: place for names in (SPLITS, own.values()) for place, word in enumerate(names)}

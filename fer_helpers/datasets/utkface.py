@@ -107,7 +107,7 @@ def read(source: Source, image_size: int) -> Faces:
         )
     if raceless := [row[0] for row in rows if PurePosixPath(row[0]).name.count("_") == 2]:
         notes.append(
-            f"{len(raceless)} names lack the race, age and gender are read: "
+            f"{len(raceless)} names lack the race; their age and gender are read: "
             f"{', '.join(raceless[:3])}"
         )
     rows.sort(key=lambda row: (in_validation(row[4]), row[0]))
