@@ -23,13 +23,13 @@ WORDS_PER_MINUTE = 130  # of prose that takes some thought
 
 # Seconds that a run takes on two processor cores, including the start of the kernel.
 SECONDS = {
-    "00": 60,
-    "01": 15,
-    "02": 20,
-    "03": 30,
-    "04": 30,
-    "05": 130,
-    "06": 45,
+    "00": 55,
+    "01": 10,
+    "02": 55,
+    "03": 70,
+    "04": 40,
+    "05": 210,
+    "06": 20,
     "07": 40,
     "08": 80,
     "09": 35,
