@@ -28,6 +28,14 @@ from fer_helpers.studies import multitask, recipes
 from fer_helpers.training import compile_model
 
 
+@pytest.fixture(autouse=True)
+def _interrupts():
+    """A shell that starts the tests in the background has them ignore Ctrl-C: not these."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def out_of(capsys, *arguments, main=main):
     assert main([str(word) for word in arguments]) == 0
     return capsys.readouterr().out
