@@ -1,15 +1,17 @@
 """What a run keeps on disk: whole files, networks in float32, and the settings it depends on."""
 
 import contextlib
+import functools
 import json
 import os
 import textwrap
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 try:
     import fcntl
@@ -101,11 +103,50 @@ def read_runs(csv: Path, columns: Sequence[str]) -> pd.DataFrame:
     if not csv.is_file():
         return pd.DataFrame()
     try:
-        table = pd.read_csv(csv)
+        table = pd.read_csv(csv, dtype={"arm": str})  # an arm may be named by a number
     except ValueError as error:  # from pandas, which does not name the file
         raise ValueError(f"{csv} is not a table: {error}. Choose another file") from error
     if missing := [name for name in columns if name not in table]:
         raise ValueError(f"{csv} has no column {missing[0]!r}: choose another file")
+    return table
+
+
+def fill_table(
+    csv: Path, wanted: Sequence[Mapping], train: Callable[[Mapping], Mapping]
+) -> pd.DataFrame:
+    """Make the runs of a study that its table lacks, and write the table after each.
+
+    Parameters
+    ----------
+    csv
+        The table, a row per run; its folder is made.
+    wanted
+        What identifies each run: column -> value, the same columns for all, at least one run.
+    train
+        Makes a run, given what identifies it, and returns its other columns.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The whole table, floats rounded to five digits.
+
+    Raises
+    ------
+    ValueError
+        The file is another table, see `read_runs`.
+    OSError
+        Another process is writing to it, or there is no room.
+    """
+    columns = list(wanted[0])
+    csv.parent.mkdir(parents=True, exist_ok=True)
+    with locked(csv.with_name(f".{csv.name}.lock"), csv):
+        table = read_runs(csv, columns)
+        done = set(table[columns].itertuples(index=False, name=None)) if len(table) else set()
+        missing = [run for run in wanted if tuple(run.values()) not in done]
+        for run in tqdm(missing, desc="runs", unit="run"):
+            row = pd.DataFrame([{**run, **train(run)}])
+            table = pd.concat([table, row], ignore_index=True).round(5)
+            replace_file(csv, functools.partial(table.to_csv, index=False))
     return table
 
 

@@ -51,7 +51,7 @@ def some_faces(
     return X[rows], y[rows]
 
 
-def labelled(X: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
+def labelled_faces(X: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of `X` that have a label for `task`, and the numbers of their classes."""
     rows = y[:, BLOCKS[task]].any(axis=1)
     return X[rows], y[rows][:, BLOCKS[task]].argmax(axis=1)
@@ -314,7 +314,7 @@ def draw_arms(
         A row per run, those of an arm in the order of their seeds; its arm is in the column
         ``arm``.
     columns
-        What to compare, from 0 to 1.
+        What to compare, such as accuracies.
     arms
         In the order in which they are drawn.
     reference

@@ -18,11 +18,8 @@ from fer_helpers.labels import DATASETS
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
 MAIN_JOB = 7  # notebooks 00 to 06 are the main job; the later ones go further
-MODULES = (
-    "exercises.py",
-    "experiments.py",
-    "photo_page.py",
-)  # what notebooks import from their folder
+# What notebooks import from their folder.
+MODULES = ("exercises.py", "experiments.py", "photo_page.py")
 
 
 def run(notebook: Path, target: Path, parameters: dict) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tiny
-from fer_helpers.checkpoints import in_float32, locked, replace_file
+from fer_helpers.checkpoints import fill_table, in_float32, locked, replace_file
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -55,6 +55,25 @@ def test_a_lock_is_free_again_after_an_error_and_no_obstacle_where_nothing_can_b
             raise KeyboardInterrupt
     with locked(tmp_path / "missing" / ".lock", "out"):
         pass
+
+
+def test_a_table_is_filled_with_the_runs_that_it_lacks(tmp_path):
+    csv = tmp_path / "results" / "runs.csv"
+    wanted = [{"arm": arm, "seed": seed} for seed in (0, 1) for arm in ("0", "0.1")]
+    made = []
+
+    def train(run):
+        made.append((run["arm"], run["seed"]))
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return {"accuracy": 1 / 3}
+
+    with pytest.raises(KeyboardInterrupt):
+        fill_table(csv, wanted, train)
+    table = fill_table(csv, wanted, train)
+    assert made == [("0", 0), ("0.1", 0), ("0", 1), ("0", 1), ("0.1", 1)]
+    assert csv.read_text().splitlines()[:2] == ["arm,seed,accuracy", "0,0,0.33333"]
+    assert table.values.tolist() == [[*run, 0.33333] for run in map(dict.values, wanted)]
 
 
 def test_a_copy_in_float32_has_the_weights_it_is_given():

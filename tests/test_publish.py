@@ -78,6 +78,9 @@ def test_contents_begin_with_notebook_00_and_have_glossary_and_reading_list():
 def test_nothing_points_to_an_address_before_it_is_given():
     texts = [path.read_text() for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")]
     assert "Repository" not in (ROOT / "pyproject.toml").read_text()
+    # Repositories of others are sources; that of the course is not known.
+    named = {name for text in texts for name in re.findall(r"github\.com/([\w.-]+/[\w.-]+)", text)}
+    assert named == {"microsoft/FERPlus"}
     assert not any("colab.research.google.com" in text for text in texts)
 
 

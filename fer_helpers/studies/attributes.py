@@ -1,17 +1,15 @@
 """Do the attribute heads help emotion? The runs that data/results/PROTOCOL.md lays down."""
 
-import functools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from fer_helpers.backend import choose_precision, dtype_policy, keras
 from fer_helpers.batches import mixed_batches
-from fer_helpers.checkpoints import locked, read_runs, replace_file
+from fer_helpers.checkpoints import fill_table, read_runs, replace_file
 from fer_helpers.datasets import load_training_data
 from fer_helpers.evaluation import accuracy_table, true_and_predicted
 from fer_helpers.images import find_copies
@@ -169,36 +167,31 @@ def study(
     (public, y_public), (X, y) = splits[0][1], splits[1][1]
     repeated = find_copies(public, among=splits[0][0][0])
     train = without_copies([faces for faces, _ in splits], public)
-    run = {"backbone": backbone, "fraction": fraction, "epochs": epochs or SIZES[backbone][1]}
-    wanted = [run | {"arm": arm, "seed": seed} for seed in seeds for arm in arms]
-    csv.parent.mkdir(parents=True, exist_ok=True)
+    size = {"fraction": float(fraction), "epochs": epochs or SIZES[backbone][1]}
+    wanted = [
+        {"arm": arm, "backbone": backbone, "seed": seed} | size for seed in seeds for arm in arms
+    ]
     answers_file = csv.with_name(f"{csv.stem}_answers.npz")
-    with locked(csv.with_name(f".{csv.name}.lock"), csv):
-        table = read_runs(csv, RUN)
+
+    def score(run) -> dict[str, float]:
+        start = time.monotonic()
+        model = train_arm(run["arm"], run["seed"], train, fraction, backbone, epochs)
+        seconds = time.monotonic() - start
+        probabilities = predict(model, public)
+        true, named = true_and_predicted(y_public, probabilities, "emotion")
+        emotion = accuracy_table(y_public, probabilities).loc["emotion"]
+        others = accuracy_table(y, predict(model, X))["accuracy"]
+        # Before the row: a row stands for a run that is stored whole.
         answers = dict(np.load(answers_file)) if answers_file.is_file() else {}
-        done = {tuple(row) for row in table[list(RUN)].astype(str).to_numpy()} if len(table) else ()
-        for run in tqdm(wanted, desc="runs", unit="run"):
-            key = tuple(str(run[name]) for name in RUN)
-            if key in done:
-                continue
-            start = time.monotonic()
-            model = train_arm(run["arm"], run["seed"], train, fraction, backbone, epochs)
-            seconds = time.monotonic() - start
-            probabilities = predict(model, public)
-            true, named = true_and_predicted(y_public, probabilities, "emotion")
-            emotion = accuracy_table(y_public, probabilities).loc["emotion"]
-            others = accuracy_table(y, predict(model, X))["accuracy"]
-            scores = {
-                "emotion": emotion["accuracy"],
-                "emotion_clean": (named == true)[~repeated].mean(),
-                "emotion_balanced": emotion["balanced_accuracy"],
-                "emotion_ece": emotion["ece"],
-            }
-            row = run | scores | {task: others[task] for task in ATTRIBUTES}
-            table = pd.concat([table, pd.DataFrame([row | {"seconds": seconds}])])
-            answers["|".join(key)] = named.astype(np.uint8)
-            replace_file(answers_file, lambda path: np.savez_compressed(path, **answers))
-            # Last: a row stands for a run that is stored whole.
-            columns = [*RUN, *(name for name in table if name not in RUN)]
-            replace_file(csv, functools.partial(table[columns].round(5).to_csv, index=False))
-    return table
+        answers["|".join(str(value) for value in run.values())] = named.astype(np.uint8)
+        replace_file(answers_file, lambda path: np.savez_compressed(path, **answers))
+        return {
+            "emotion": emotion["accuracy"],
+            "emotion_clean": (named == true)[~repeated].mean(),
+            "emotion_balanced": emotion["balanced_accuracy"],
+            "emotion_ece": emotion["ece"],
+            **{task: others[task] for task in ATTRIBUTES},
+            "seconds": seconds,
+        }
+
+    return fill_table(csv, wanted, score)

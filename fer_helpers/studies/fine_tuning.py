@@ -7,18 +7,16 @@ training faces and of each other. The shipped epoch was chosen on PublicTest; ev
 starts from it shares this.
 """
 
-import functools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from fer_helpers.backend import choose_precision, dtype_policy, keras
 from fer_helpers.batches import batches_of
-from fer_helpers.checkpoints import locked, read_runs, replace_file
+from fer_helpers.checkpoints import fill_table, read_runs
 from fer_helpers.datasets import load_data, load_training_data
 from fer_helpers.datasets.splits import choose_tenths
 from fer_helpers.evaluation import accuracy_table, paired_interval
@@ -258,18 +256,17 @@ def study(
         if name not in known:
             raise ValueError(f"unknown {name!r}: choose from {'; '.join(known)}")
     csv = Path(csv)
-    csv.parent.mkdir(parents=True, exist_ok=True)
-    with locked(csv.with_name(f".{csv.name}.lock"), csv):
-        rows = read_runs(csv, ("set", "arm", "seed")).to_dict("records")
-        done = {(row["set"], row["arm"], row["seed"]) for row in rows}
-        wanted = [(name, arm, seed) for seed in seeds for name in sets for arm in arms]
-        sources = new_faces(data_dir)
-        for name, arm, seed in tqdm([run for run in wanted if run not in done], desc="runs"):
-            faces, tests = draw(sources, name, seed)
-            row = {"set": name, "arm": arm, "seed": seed} | _run(arm, faces, tests, seed)
-            rows.append({key: round(v, 5) if isinstance(v, float) else v for key, v in row.items()})
-            replace_file(csv, functools.partial(pd.DataFrame(rows).to_csv, index=False))
-    return pd.DataFrame(rows)
+    read_runs(csv, ("set", "arm", "seed"))  # before the faces are loaded
+    sources = new_faces(data_dir)
+    wanted = [
+        {"set": name, "arm": arm, "seed": seed} for seed in seeds for name in sets for arm in arms
+    ]
+
+    def train(run) -> dict[str, float]:
+        faces, tests = draw(sources, run["set"], run["seed"])
+        return _run(run["arm"], faces, tests, run["seed"])
+
+    return fill_table(csv, wanted, train)
 
 
 def _run(arm: str, faces: Faces, tests: Sequence[Faces], seed: int) -> dict[str, float]:

@@ -5,17 +5,15 @@ number of steps and of emotion faces. The arms differ only in their losses, exce
 "emotion alone" has no faces of UTKFace in its batches.
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from fer_helpers.backend import keras
 from fer_helpers.batches import batches_of, mixed_batches
-from fer_helpers.checkpoints import locked, read_runs, replace_file
+from fer_helpers.checkpoints import fill_table, read_runs
 from fer_helpers.datasets import load_training_data
 from fer_helpers.evaluation import accuracy_table, paired_interval
 from fer_helpers.labels import OUTPUTS, TASKS
@@ -170,22 +168,16 @@ def study(
     wanted = [
         {"arm": arm, "backbone": backbone, "seed": seed} | size for seed in seeds for arm in arms
     ]
-    csv.parent.mkdir(parents=True, exist_ok=True)
-    with locked(csv.with_name(f".{csv.name}.lock"), csv):
-        table = read_runs(csv, RUN)
-        for run in tqdm(wanted, desc="runs", unit="run"):
-            if len(table) and (table[list(run)] == pd.Series(run)).all(axis=1).any():
-                continue
-            model = train_arm(run["arm"], run["seed"], train, epochs, backbone)
-            scores = accuracy_table(y, predict(model, X))
-            row = run | {
-                "public_emotion_accuracy": scores.accuracy["emotion"],
-                "public_emotion_ece": scores.ece["emotion"],
-            }
-            for task in ("gender", "race", "age"):
-                row[f"{task}_accuracy"] = scores.accuracy[task]
-            table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
-            replace_file(csv, functools.partial(table.round(5).to_csv, index=False))
+
+    def score(run) -> dict[str, float]:
+        model = train_arm(run["arm"], run["seed"], train, epochs, backbone)
+        scores = accuracy_table(y, predict(model, X))
+        return {
+            "public_emotion_accuracy": scores.accuracy["emotion"],
+            "public_emotion_ece": scores.ece["emotion"],
+        } | {f"{task}_accuracy": scores.accuracy[task] for task in ("gender", "race", "age")}
+
+    table = fill_table(csv, wanted, score)
     same = pd.Series({"backbone": backbone} | size)
     return table[(table[list(same.index)] == same).all(axis=1)]
 
