@@ -298,7 +298,7 @@ def draw_shares(rows: pd.DataFrame, titles: Sequence[str]) -> None:
         shares.plot.barh(stacked=True, ax=axes, color=colours, width=0.75, legend=False)
         for bars, task in zip(axes.containers, shares, strict=True):
             words = [f"{task}\n{value:.0%}" if value > 0.1 else "" for value in shares[task]]
-            axes.bar_label(bars, words, label_type="center", fontsize=7)
+            axes.bar_label(bars, words, label_type="center", fontsize=7, color="white")
         axes.set(title=title, xlabel="share", xlim=(0, 1))
     plt.show()
 

@@ -10,7 +10,15 @@ import tiny
 from fer_helpers.backend import keras
 from fer_helpers.labels import encode_labels
 from fer_helpers.studies import attributes
-from fer_helpers.studies.attributes import ARMS, drawn, study, train_arm, without_copies
+from fer_helpers.studies.attributes import (
+    ARMS,
+    compare,
+    drawn,
+    read_right,
+    study,
+    train_arm,
+    without_copies,
+)
 
 
 def faces(seed, **labels):
@@ -109,13 +117,13 @@ def test_runs_are_stored_whole_and_not_repeated(data, tmp_path, monkeypatch):
         "alone 1",
         "1 1",
     ]
-    answers = np.load(tmp_path / "runs_answers.npz")
-    assert len(answers.files) == 4
-    true = np.array([0, 1, 0, 1])
-    for _, row in pd.read_csv(csv, dtype={"arm": str}).iterrows():
-        named = answers[f"{row.arm}|compact|{row.seed}|1.0|2"]
-        assert (named == true).mean() == row.emotion
-        assert (named == true)[[0, 2, 3]].mean() == pytest.approx(row.emotion_clean, abs=1e-5)
+    runs, right, repeated = read_right(csv)
+    assert repeated.tolist() == [False, True, False, False]
+    assert right.shape == (4, 4)
+    assert right.mean(axis=1).tolist() == runs["emotion"].tolist()
+    clean = right[:, ~repeated].mean(axis=1)
+    assert clean == pytest.approx(runs["emotion_clean"].to_numpy(), abs=1e-5)
+    assert len(runs) == 4
     monkeypatch.setattr(attributes, "train_arm", lambda *given: pytest.fail("trained again"))
     study(csv, ["alone", "1"], range(2))
 
@@ -124,3 +132,51 @@ def test_runs_are_stored_whole_and_not_repeated(data, tmp_path, monkeypatch):
 def test_unknown_arms_and_networks_are_refused(wrong, tmp_path):
     with pytest.raises(ValueError, match="choose"):
         study(tmp_path / "runs.csv", **wrong)
+
+
+def simulated(effects, seeds=20, faces=300):
+    """Return runs whose arms get so much more right than the first, by seed and by face."""
+    generator = np.random.default_rng(0)
+    rows, right = [], []
+    for seed in range(seeds):
+        shared = generator.random(faces)
+        for arm, effect in effects.items():
+            rows.append({"arm": arm, "seed": seed})
+            own = effect + generator.normal(0, 0.02) + generator.normal(0, 0.1, faces)
+            right.append(shared < 0.5 + own)
+    return pd.DataFrame(rows), np.array(right)
+
+
+def test_intervals_go_over_seeds_and_faces():
+    runs, right = simulated({"0": 0, "1": 0.1})
+    row = compare(runs, right, draws=2000).loc["1"]
+    both = [right[runs["arm"] == arm].astype(float) for arm in ("1", "0")]
+    difference = both[0] - both[1]
+    assert row["n"] == 20
+    assert row["mean"] == pytest.approx(both[0].mean())
+    assert row["difference"] == pytest.approx(difference.mean())
+    # The variance of a two-way bootstrap: of the rows' means, of the columns', and the rest.
+    by_seed, by_face = difference.mean(axis=1).var(), difference.mean(axis=0).var()
+    rest = difference.var() - by_seed - by_face
+    error = np.sqrt(by_seed / 20 + by_face / 300 + rest / 6000)
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * error, rel=0.06)
+    assert row["high_90"] - row["low_90"] == pytest.approx(2 * 1.645 * error, rel=0.06)
+
+
+def test_p_values_are_corrected_for_the_number_of_arms():
+    runs, right = simulated({"0": 0, "0.1": 0, "1": 0.2, "paper": -0.3, "alone": 0})
+    right[runs["arm"] == "alone"] = right[runs["arm"] == "0"]  # the same answers
+    table = compare(runs, right, draws=1000)
+    assert table.index.tolist() == ["alone", "0.1", "1", "paper"]
+    assert table.loc[["1", "paper"], "p"].tolist() == [0.001, 0.001]
+    assert table.loc[["1", "paper"], "p_holm"].tolist() == pytest.approx([0.004, 0.004])
+    assert table.loc["alone", ["difference", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
+    assert table.loc["0.1", "p_holm"] == min(2 * table.loc["0.1", "p"], 1)
+
+
+def test_arms_are_compared_over_the_seeds_that_both_have():
+    runs, right = simulated({"0": 0, "1": 0.1}, seeds=3)
+    kept = ~((runs["arm"] == "1") & (runs["seed"] == 2))
+    table = compare(runs[kept], right[kept], draws=100)
+    assert table.loc["1", "n"] == 2
+    assert compare(runs[runs["arm"] == "0"], right[runs["arm"] == "0"], draws=100).empty

@@ -47,13 +47,18 @@ def multitask(args) -> None:
 
 
 def attributes(args) -> None:
-    """Train the runs of data/results/PROTOCOL.md that are missing from the table."""
-    from fer_helpers.studies.attributes import ARMS, study
+    """Train the runs of data/results/PROTOCOL.md that are missing, and compare the arms."""
+    from fer_helpers.studies.attributes import ARMS, SIZES, compare, read_right, study
 
     commands.check_writable(args.out)
     size = {"fraction": args.fraction, "backbone": args.backbone, "epochs": args.epochs}
-    runs = study(args.out, args.arms or tuple(ARMS), args.seeds, **size, data_dir=args.data_dir)
-    commands.show(runs, args.json)
+    study(args.out, args.arms or tuple(ARMS), args.seeds, **size, data_dir=args.data_dir)
+    runs, right, _ = read_right(args.out)
+    size["epochs"] = args.epochs or SIZES[args.backbone][1]
+    same = (runs[list(size)] == list(size.values())).all(axis=1)
+    table = compare(runs[same], right[same])
+    # An arm that is alone in its table has nothing to be compared with.
+    commands.show(runs[same] if table.empty else table.round(4), args.json)
 
 
 def fine_tuning(args) -> None:

@@ -130,8 +130,7 @@ def study(
     ----------
     csv
         The table, a row per run; written after each run. Beside it, ``<name>_answers.npz``
-        holds the emotion that each run names for each face of PublicTest: uint8 (3589,),
-        under the values of `RUN`, joined by ``|``.
+        holds what each run named each face of PublicTest, see `read_right`.
     arms, seeds
         Which runs. All arms of a seed come before the next seed, so that an interrupted study
         is balanced.
@@ -171,7 +170,7 @@ def study(
     wanted = [
         {"arm": arm, "backbone": backbone, "seed": seed} | size for seed in seeds for arm in arms
     ]
-    answers_file = csv.with_name(f"{csv.stem}_answers.npz")
+    answers_file = _answers_of(csv)
 
     def score(run) -> dict[str, float]:
         start = time.monotonic()
@@ -183,7 +182,8 @@ def study(
         others = accuracy_table(y, predict(model, X))["accuracy"]
         # Before the row: a row stands for a run that is stored whole.
         answers = dict(np.load(answers_file)) if answers_file.is_file() else {}
-        answers["|".join(str(value) for value in run.values())] = named.astype(np.uint8)
+        answers |= {"true": true.astype(np.uint8), "repeated": repeated}
+        answers[_key(run)] = named.astype(np.uint8)
         replace_file(answers_file, lambda path: np.savez_compressed(path, **answers))
         return {
             "emotion": emotion["accuracy"],
@@ -195,3 +195,106 @@ def study(
         }
 
     return fill_table(csv, wanted, score)
+
+
+def _answers_of(csv: Path) -> Path:
+    return csv.with_name(f"{csv.stem}_answers.npz")
+
+
+def _key(run: Mapping) -> str:
+    return "|".join(str(run[name]) for name in RUN)
+
+
+def read_right(csv: str | Path) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Read the runs of the study, and which face of PublicTest each of them got right.
+
+    Parameters
+    ----------
+    csv
+        The table of `study`. The file beside it, ``<name>_answers.npz``, holds the class of
+        emotion that each run named: uint8 (3589,), under the values of `RUN`, joined by ``|``;
+        ``true``, that of the label; and ``repeated``, bool: FER2013's Training split has this
+        picture, too.
+
+    Returns
+    -------
+    runs
+        The table of `study`.
+    right
+        bool (runs, 3589), a row per run.
+    repeated
+        bool (3589,).
+
+    Raises
+    ------
+    ValueError
+        The table is another one.
+    FileNotFoundError
+        The answers are not there.
+    KeyError
+        The answers lack a run of the table.
+    """
+    csv = Path(csv)
+    runs = read_runs(csv, RUN)
+    with np.load(_answers_of(csv)) as answers:
+        right = [answers[_key(run)] == answers["true"] for run in runs.to_dict("records")]
+        return runs, np.array(right), answers["repeated"]
+
+
+def compare(
+    runs: pd.DataFrame, right: np.ndarray, base: str = "0", draws: int = 10_000, seed: int = 0
+) -> pd.DataFrame:
+    """Compare the arms with one of them, with intervals over seeds and faces.
+
+    The intervals are percentiles of a two-way bootstrap: seeds and faces are both drawn with
+    replacement, the same ones for both arms.
+
+    Parameters
+    ----------
+    runs, right
+        Of `read_right`: rows of one network, one number of epochs and one fraction. Fewer faces
+        may be given, `right[:, chosen]`.
+    base
+        The arm that the others are compared with, over the seeds that they have in common.
+    draws, seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per arm, in the order of `ARMS`, with the columns ``n`` (seeds), ``mean``
+        (accuracy), ``difference`` (from `base`), ``low`` and ``high`` (its 95 % interval),
+        ``low_90`` and ``high_90``, ``p`` (two-sided, at least ``1 / draws``) and ``p_holm``
+        (corrected for the number of arms, Holm 1979). Empty if nothing can be compared.
+    """
+    place = runs.assign(row=range(len(runs))).pivot(index="seed", columns="arm", values="row")
+    differences, rows = {}, {}
+    for arm in [arm for arm in ARMS if arm in place and arm != base]:
+        both = place[[arm, base]].dropna().astype(int)
+        if len(both):
+            ours, theirs = (right[both[name]] for name in (arm, base))
+            differences[arm] = ours.astype(np.float32) - theirs
+            rows[arm] = {"n": len(both), "mean": ours.mean()}
+    generator = np.random.default_rng(seed)
+
+    def shares(count: int, size: int) -> np.ndarray:
+        return (generator.multinomial(count, np.full(count, 1 / count), size) / count).astype("f4")
+
+    drawn = {arm: [] for arm in rows}
+    for size in [draws // 20] * 20:  # all at once would take 300 MB
+        of_faces = shares(right.shape[1], size)
+        for arm, difference in differences.items():
+            of_seeds = shares(len(difference), size)
+            drawn[arm] = np.append(drawn[arm], (of_seeds * (of_faces @ difference.T)).sum(axis=1))
+    if not rows:
+        return pd.DataFrame()
+    for arm, means in drawn.items():
+        ends = np.percentile(means, [2.5, 97.5, 5, 95])
+        smaller = min((means <= 0).mean(), (means >= 0).mean())
+        rows[arm] |= {"difference": differences[arm].mean()}
+        rows[arm] |= dict(zip(("low", "high", "low_90", "high_90"), ends, strict=True))
+        rows[arm] |= {"p": float(np.clip(2 * smaller, 1 / draws, 1))}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+    ordered = table["p"].sort_values()
+    corrected = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1)
+    return table.assign(p_holm=corrected)
