@@ -37,7 +37,7 @@ BACKBONE_HELP = (
 )
 
 # Commands that save as they go, and go on when called again.
-GOES_ON = ("train", "recipe", "multitask", "fine_tuning")
+GOES_ON = ("train", "recipe", "attributes", "fine_tuning")
 AGAIN = ". What was saved is whole: the same command goes on from it"
 
 
@@ -260,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
 def _successor(words: list[str]) -> str | None:
     """Return the new form of a command that is now among the studies, None for any other."""
     if words[:1] == ["multitask"]:
-        return "multitask"
+        return "attributes"
     if words[:1] == ["train"] and any(word.split("=")[0] == "--recipe" for word in words):
         return "recipe NAME, see its --help"
     return None

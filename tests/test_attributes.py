@@ -134,6 +134,20 @@ def test_unknown_arms_and_networks_are_refused(wrong, tmp_path):
         study(tmp_path / "runs.csv", **wrong)
 
 
+def test_two_studies_do_not_share_a_table(data, tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    csv = tmp_path / "runs.csv"
+
+    def train_meanwhile(*_):
+        with pytest.raises(OSError, match=r"runs\.csv is in use"):
+            study(csv, ["1"], [0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(attributes, "train_arm", train_meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+        study(csv, ["1"], [0])
+
+
 def simulated(effects, seeds=20, faces=300):
     """Return runs whose arms get so much more right than the first, by seed and by face."""
     generator = np.random.default_rng(0)

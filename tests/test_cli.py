@@ -24,7 +24,7 @@ from fer_helpers.datasets import Faces
 from fer_helpers.labels import TASKS
 from fer_helpers.model import BACKBONES
 from fer_helpers.studies import __main__ as studies
-from fer_helpers.studies import multitask, recipes
+from fer_helpers.studies import attributes, recipes
 from fer_helpers.training import compile_model
 
 
@@ -452,7 +452,7 @@ def test_a_card_says_what_the_network_was_trained_on_and_the_terms(small_sample,
         (["train", "--loss-weights", "mood=1", "--data-dir", "data"], "unknown task 'mood'"),
         (["train", "--recipe", "open-data"], "now python -m fer_helpers.studies recipe NAME"),
         (["train", "--seed", "1", "--recipe=from-labels"], "fer_helpers.studies recipe NAME"),
-        (["multitask", "--seeds", "2"], "now python -m fer_helpers.studies multitask"),
+        (["multitask", "--seeds", "2"], "now python -m fer_helpers.studies attributes"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -486,16 +486,19 @@ def test_help_comes_without_keras():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_multitask_compares_the_runs_it_was_asked_for(capsys, monkeypatch):
-    asked, arms = {}, ("emotion alone", "equal weights")
-    rows = [(arm, seed, 0.1 * seed) for arm in arms for seed in (0, 1)]
-    runs = pd.DataFrame(rows, columns=["arm", "seed", "public_emotion_accuracy"])
-    monkeypatch.setattr(multitask, "study", lambda *words: asked.update(words=words) or runs)
-    run = functools.partial(out_of, capsys, "multitask", "--json", main=studies.main)
-    assert [row["arm"] for row in json.loads(run("--seeds", 2, "--epochs", 3))] == [*arms]
-    assert asked["words"][2:5] == (range(2), 3, multitask.FACES)
-    runs = runs[2:]  # nothing to compare with
-    assert [row["seed"] for row in json.loads(run("--arms", "equal weights"))] == [0, 1]
+def test_attributes_compares_the_runs_it_was_asked_for(capsys, monkeypatch):
+    asked = {}
+    names = ["arm", "seed", "backbone", "fraction", "epochs"]
+    rows = [(arm, s, "compact", 1.0, n) for n in (3, 16) for arm in ("0", "1") for s in (0, 1)]
+    runs, right = pd.DataFrame(rows, columns=names), np.eye(8, 50, dtype=bool)
+    monkeypatch.setattr(attributes, "study", lambda *words, **more: asked.update(words=words))
+    monkeypatch.setattr(attributes, "read_right", lambda csv: (runs, right, None))
+    run = functools.partial(out_of, capsys, "attributes", "--json", main=studies.main)
+    (row,) = json.loads(run("--seeds", 0, 1, "--epochs", 3))
+    assert (row["arm"], row["n"]) == ("1", 2)
+    assert asked["words"][1:] == (tuple(attributes.ARMS), [0, 1])
+    runs, right = runs[2:4], right[2:4]  # nothing to compare with
+    assert [row["seed"] for row in json.loads(run("--arms", "1", "--epochs", 3))] == [0, 1]
 
 
 def test_a_recipe_is_run_with_what_it_was_asked_for(capsys, tmp_path, monkeypatch):
@@ -554,7 +557,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(words, tmp_path, monk
     assert "cannot be written (" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", ["multitask", "fine_tuning"])
+@pytest.mark.parametrize("words", ["attributes", "fine_tuning"])
 def test_studies_refuse_what_they_cannot_write_and_other_tables(words, tmp_path, capsys):
     other = tmp_path / "other.csv"
     for path, message in ((other / "x.csv", "other.csv"), (other, "has no column")):

@@ -108,8 +108,9 @@ def drawn(sample_test, tmp_path):
     heat = generator.random((48, 48))
     face = {f"emotion_{name}": 1 / 7 for name in TASKS["emotion"]}
     face |= {"left": 5, "top": 5, "right": 40, "bottom": 40, "emotion": "fear"}
-    runs = pd.DataFrame({"arm": list("aabb"), "accuracy": generator.random(4)})
-    compared = {"difference": [0, 0.1], "low": [0, 0], "high": [0, 0.2]}
+    runs = pd.DataFrame({"arm": list("0011"), "emotion": generator.random(4)})
+    compared = {"difference": 0.1, "low": 0.0, "low_90": 0.01, "high_90": 0.19, "high": 0.2}
+    cosines = {"when": "at the start", "seed": [0, 1], "pair": "emotion, age", "cosine": [0, 0.1]}
     yield {
         "faces": plots.faces(X[:3], ["one", "two", "three"], title="Three"),
         "class_counts": plots.class_counts(y),
@@ -123,10 +124,8 @@ def drawn(sample_test, tmp_path):
         ),
         "looked_at": plots.looked_at(X[0], heat, "fear"),
         "attention": plots.attention(X[:2], [heat, heat], ["fear", "anger"]),
-        "arms": figures.arms(
-            runs, pd.DataFrame(compared, index=["a", "b"]), "accuracy", "accuracy"
-        ),
-        "conflict": figures.conflict(pd.DataFrame(np.eye(4), index=TASKS, columns=TASKS)),
+        "arms": figures.arms(runs, pd.DataFrame(compared, index=["1"]), 0.005),
+        "conflict": figures.conflict(pd.DataFrame(cosines)),
         "groups": plots.groups(group_table(y, chances, "emotion", "age"), "By age"),
     }
     plt.close("all")

@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 from fer_helpers import commands
-from fer_helpers.cli import BACKBONE_HELP, add_command, add_data_dir, positive, run
+from fer_helpers.cli import add_command, add_data_dir, positive, run
 
 EXAMPLES = """examples:
   python -m fer_helpers.studies recipe open-data --seed 0
   python -m fer_helpers.studies recipe from-labels --backbone compact --epochs 4
-  python -m fer_helpers.studies multitask --seeds 5
+  python -m fer_helpers.studies attributes --arms alone 0 1 --seeds 0 1
   python -m fer_helpers.studies fine_tuning --sets "drawn, 300" --seeds 0 1 2
 """
 
@@ -25,25 +25,6 @@ def recipe(args) -> None:
     with commands.lines_beside_json(args.json):
         history = RECIPES[args.name](out, seed=args.seed, data_dir=args.data_dir, **given)
     commands.show_run(history, out, args.json)
-
-
-def multitask(args) -> None:
-    """Train the arms that are missing from the table, and compare them."""
-    from fer_helpers.studies.multitask import ALONE, ARMS, EPOCHS, FACES, compare, study
-
-    commands.check_writable(args.out)
-    runs = study(
-        args.out,
-        args.arms or tuple(ARMS),
-        range(args.seeds),
-        args.epochs or EPOCHS,
-        args.faces or FACES,
-        args.backbone,
-        args.data_dir,
-    )
-    # An arm that is alone in its table has nothing to be compared with.
-    table = compare(runs).round(4) if ALONE in set(runs["arm"]) else runs
-    commands.show(table, args.json)
 
 
 def attributes(args) -> None:
@@ -89,17 +70,6 @@ def _add_recipe(subparsers) -> None:
     sub.add_argument("--backbone", help="deep (the default), compact, wide or paper")
     sub.add_argument("--out", type=Path, help="folder of the run (default results/NAME)")
     add_data_dir(sub)
-
-
-def _add_multitask(subparsers) -> None:
-    text = "Train with one head and with four, seed by seed: the runs of notebook 08."
-    sub = add_command(subparsers, multitask, text)
-    sub.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms, by name")
-    sub.add_argument("--seeds", type=positive, default=5, help="seeds 0 to N-1 (default 5)")
-    sub.add_argument("--epochs", type=positive, help="epochs of each run (default 6)")
-    sub.add_argument("--faces", type=positive, help="of FER2013 to train on (default 14000)")
-    sub.add_argument("--backbone", default="compact", help=BACKBONE_HELP)
-    _add_table(sub, "multitask_runs.csv")
 
 
 def _add_attributes(subparsers) -> None:
@@ -149,7 +119,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_recipe(subparsers)
-    _add_multitask(subparsers)
     _add_attributes(subparsers)
     _add_fine_tuning(subparsers)
     return parser

@@ -11,63 +11,71 @@ from matplotlib.figure import Figure
 from fer_helpers.plots import COLOURS
 
 
-def arms(runs: pd.DataFrame, comparison: pd.DataFrame, column: str, label: str) -> Figure:
-    """Draw every run of a study as a dot, and each arm's difference from the first arm.
+def arms(
+    runs: pd.DataFrame, comparison: pd.DataFrame, margin: float = 0.0, base: str = "0"
+) -> Figure:
+    """Draw the accuracy of every run, and each arm's difference from one of them.
 
     Parameters
     ----------
     runs
-        A table of `fer_helpers.studies.multitask.study`.
+        A table of `fer_helpers.studies.attributes.study`.
     comparison
-        The table of `compare` for these runs and this column; the differences have its
-        95 % intervals.
-    column
-        The column of `runs` that is drawn.
-    label
-        Its name on the axis.
+        The table of `compare` for these runs; the thin lines are its 95 % intervals, the thick
+        ones those of 90 %.
+    margin
+        Half the width of the grey band around no difference.
+    base
+        The arm that the others are compared with.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    names = list(comparison.index)
-    size = (8, 0.45 * len(names) + 1)
-    figure, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True)
+    names = [base, *comparison.index]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 0.4 * len(names) + 1.3), sharey=True)
     for place, name in enumerate(names):
-        values = runs.loc[runs["arm"] == name, column]
+        values = runs.loc[runs["arm"] == name, "emotion"]
         left.plot(values, np.full(len(values), place), "o", color=COLOURS[0], alpha=0.6)
         left.plot(values.mean(), place, "|", color=COLOURS[1], markersize=18, markeredgewidth=2)
-    left.set(title="each run, and the mean", xlabel=label, yticks=range(len(names)))
-    left.set_yticklabels(names)
+    left.set(title="each run, and the mean", xlabel="emotion accuracy", ylabel="arm")
+    left.set_yticks(range(len(names)), names)
     left.invert_yaxis()
-    others = comparison.iloc[1:]
-    reach = [others["difference"] - others["low"], others["high"] - others["difference"]]
-    right.errorbar(
-        others["difference"], range(1, len(names)), xerr=reach, fmt="o", color=COLOURS[0]
-    )
+    places = range(1, len(names))
+    right.axvspan(-margin, margin, color="0.9")
     right.axvline(0, color="grey", linestyle="--", linewidth=1)
-    right.set(title=f"difference from {names[0]}", xlabel=f"{label}, 95 % interval")
+    for low, high, width in (("low", "high", 1.5), ("low_90", "high_90", 5)):
+        right.hlines(places, comparison[low], comparison[high], color=COLOURS[0], linewidth=width)
+    right.plot(comparison["difference"], places, "|", color=COLOURS[1], markeredgewidth=2)
+    right.set(title=f"difference from arm {base}", xlabel="difference in accuracy")
     return figure
 
 
 def conflict(cosines: pd.DataFrame) -> Figure:
-    """Draw the cosines between the gradients of the tasks as a heat map.
+    """Draw the cosines between the gradients of two tasks, with their spread.
 
     Parameters
     ----------
     cosines
-        (tasks, tasks), -1 to 1, of `fer_helpers.studies.multitask.gradient_conflict`.
+        A row per batch; columns ``when`` (a panel each), ``seed`` (of the network), ``pair`` (of
+        tasks) and ``cosine``. Each point is the mean over the batches of one network, with a
+        bootstrap interval of 95 %.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = plt.subplots(figsize=(5, 3.6))
-    sns.heatmap(
-        cosines, vmin=-1, vmax=1, cmap="vlag_r", annot=True, fmt=".2f", square=True, ax=axes
-    )
-    axes.set(title="Do two tasks pull the same way?", xlabel="task", ylabel="task")
-    axes.tick_params("y", rotation=0)
+    panels = cosines["when"].unique()
+    size = (2.3 * len(panels) + 1.4, 3.4)
+    figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for axes, when in zip(grid.flat, panels, strict=True):
+        look = {"hue": "seed", "palette": COLOURS[: cosines["seed"].nunique()], "dodge": 0.4}
+        look |= {"linestyle": "none", "markersize": 4, "err_kws": {"linewidth": 1.5}, "seed": 0}
+        rows = cosines[cosines["when"] == when]
+        sns.pointplot(rows, x="cosine", y="pair", ax=axes, legend=axes is grid[0, -1], **look)
+        axes.axvline(0, color="grey", linestyle="--", linewidth=1)
+        axes.set(title=when, ylabel="")
+    sns.move_legend(axes, "upper left", bbox_to_anchor=(1, 1), title="network")
     return figure
 
 
