@@ -693,10 +693,30 @@ def _decide(function) -> None:
     )
 
 
-def _difference(answer) -> None:
-    value = _number(answer)
-    _expect(not np.isclose(value, -0.02, atol=1e-6), "the other way round: ours minus theirs")
-    _expect(np.isclose(value, 0.02, atol=1e-6), "subtract pair by pair, then take the mean")
+def _standard_error(function) -> None:
+    cases = (
+        ([0.44, 0.45, 0.49], [0.40, 0.43, 0.44]),  # alike over the seeds: pairs narrow
+        ([0.44, 0.45, 0.47, 0.41], [0.46, 0.44, 0.43, 0.48]),  # the other way: pairs widen
+        ([0.60, 0.62, 0.61, 0.65, 0.58], [0.61, 0.60, 0.63, 0.60, 0.59]),
+    )
+    for ours, theirs in (map(np.array, case) for case in cases):
+        value = _number(_call(function, ours.copy(), theirs.copy()))
+        difference, n = ours - theirs, len(ours)
+        error = difference.std(ddof=1) / np.sqrt(n)
+        if np.isclose(value, error):
+            continue
+        unpaired = np.sqrt((ours.var(ddof=1) + theirs.var(ddof=1)) / n)
+        for wrong, hint in (
+            (unpaired, "that is the standard error without pairs: subtract seed by seed first"),
+            (difference.mean(), "that is the mean difference, which is the same without pairs"),
+            (difference.std(ddof=1), "that is the spread of one difference, not of their mean"),
+            (difference.std(ddof=0), "that is the spread of one difference, not of their mean"),
+            (difference.std(ddof=0) / np.sqrt(n), "so few seeds: divide by n - 1 in the variance"),
+            (error**2, "that is a variance: its root is missing"),
+            (1.96 * error, "that is half an interval: the standard error itself is asked for"),
+        ):
+            _expect(not np.isclose(value, wrong), hint)
+        raise Wrong(f"wrong for {n} seeds: how far do the differences spread, and their mean?")
 
 
 def _cosine(function) -> None:
@@ -717,26 +737,71 @@ def _cosine(function) -> None:
 
 
 def _bootstrap(function) -> None:
-    differences = np.random.default_rng(1).normal(0.02, 0.01, 8)
-    low, high = _array(_call(function, differences, np.random.default_rng(0)), (2,))
-    spread = np.percentile(differences, [2.5, 97.5])
-    again = np.random.default_rng(2).choice(differences, (20_000, 8)).mean(axis=1)
-    wanted = np.percentile(again, [2.5, 97.5])
-    # A wrong percentile changes the ends hardly more than the chance in 2,000 draws does.
-    reach = {q: np.percentile(again, [q, 100 - q]) for q in (1, 2.5, 5)}
-    nearest = min(reach, key=lambda q: np.abs(reach[q] - (low, high)).max())
-    near = 0.15 * np.ptp(wanted)
-    _expect(low < high, "the low end comes first")
-    _expect(
-        not np.allclose((low, high), spread, atol=near),
-        "those are percentiles of the differences; those of their means are closer together",
-    )
-    _expect(
-        np.allclose((low, high), wanted, atol=near),
-        "draw len(differences) of them with repeats and take the mean, 2,000 times; then take "
-        "percentiles 2.5 and 97.5 of the means",
-    )
-    _expect(nearest == 2.5, f"close, but these look like percentiles {nearest} and {100 - nearest}")
+    even = np.random.default_rng(1).normal(0.02, 0.01, 8)
+    cases = even, np.array([0.0, 0.01, 0.0, 0.02, 0.01, 0.2]), -np.array([0.1, 0.3, 0.1, 2.0])
+    for differences in cases:
+        count = len(differences)
+        low, high = _array(
+            _call(function, differences.copy(), np.random.default_rng(0)), (2,)
+        ).tolist()
+        again = np.random.default_rng(2).choice(differences, (20_000, count)).mean(axis=1)
+        wanted = np.percentile(again, [2.5, 97.5])
+        # A wrong percentile changes the ends hardly more than the chance in 2,000 draws does.
+        reach = {q: np.percentile(again, [q, 100 - q]) for q in (1, 2.5, 5)}
+        nearest = min(reach, key=lambda q: np.abs(reach[q] - (low, high)).max())
+        near = 0.15 * np.ptp(wanted)
+        _expect(low <= high, "the low end comes first")
+        _expect(low < high, "all your means are equal: were the differences drawn with repeats?")
+        _expect(
+            not np.allclose((low, high), np.percentile(differences, [2.5, 97.5]), atol=near),
+            "those are percentiles of the differences; those of their means are closer together",
+        )
+        middle, mean = (low + high) / 2, differences.mean()
+        skewed = abs(wanted.mean() - mean) > 0.02 * np.ptp(wanted)
+        _expect(
+            not (skewed and abs(middle - mean) < 0.01 * (high - low)),
+            "symmetric around the mean, although one difference is far from the others: that "
+            "comes from a formula, not from drawing again",
+        )
+        _expect(
+            np.allclose((low, high), wanted, atol=near),
+            "draw len(differences) of them with repeats and take the mean, 2,000 times; then take "
+            "percentiles 2.5 and 97.5 of the means",
+        )
+        _expect(
+            count < 8 or nearest == 2.5,
+            f"close, but these look like percentiles {nearest} and {100 - nearest}",
+        )
+
+
+def _own_arm(function) -> None:
+    alone, mine = {"emotion": 1.0}, {"emotion": 1.0, "age": 0.5}
+    calls = []
+
+    def train(weights, seed):
+        """Pretended: the luck of a seed is large, and the other heads cost something."""
+        weights = dict(weights)
+        calls.append((weights == alone, seed))
+        luck = np.random.default_rng(seed).normal(0, 0.1)
+        others = sum(weights.values()) - weights.get("emotion", 0)
+        emotion = 0.5 + luck - 0.04 * others - 0.001 * others * seed
+        return {"emotion": emotion, "gender": 0.6, "race": 0.7, "age": 0.5 + 0.3 * others}
+
+    for seeds in ([0, 1, 2], range(4, 9)):
+        calls.clear()
+        wanted = np.array([-0.02 - 0.0005 * seed for seed in seeds])
+        result = _call(function, train, dict(mine), seeds)
+        result = _array(result, np.shape(result)).astype(float)
+        used = [{seed for is_alone, seed in calls if is_alone == kind} for kind in (True, False)]
+        _expect(calls, "your function never calls `train`")
+        _expect(used[1], "the arm with the given weights is never trained")
+        _expect(used[0], 'nothing is compared with: train {"emotion": 1.0} as well')
+        _expect(result.shape != (), "that is one number: return a difference per seed")
+        _expect(set(seeds) <= used[1], "train your arm with each of the given seeds")
+        _expect(used[0] == used[1], "both arms need the same seeds, or luck decides")
+        result = _array(result, wanted.shape)
+        _expect(not np.allclose(result, -wanted), "the other way round: your arm minus the other")
+        _expect(np.allclose(result, wanted), "take emotion's accuracy, and subtract seed by seed")
 
 
 def _widest_gap(function) -> None:
@@ -820,9 +885,10 @@ CHECKS = {
     "07.1": _halved_box,
     "07.2": _largest,
     "07.3": _decide,
-    "08.1": _difference,
+    "08.1": _standard_error,
     "08.2": _cosine,
     "08.3": _bootstrap,
+    "08.4": _own_arm,
     "09.1": _widest_gap,
     "09.2": _faces_needed,
     "10.1": _least_time,

@@ -74,6 +74,17 @@ def bootstrap(differences, rng, percentile):
     return np.percentile(means, [percentile, 100 - percentile])
 
 
+def normal_interval(differences, factor, ddof):
+    reach = factor * differences.std(ddof=ddof) / np.sqrt(len(differences))
+    return differences.mean() - reach, differences.mean() + reach
+
+
+def own_arm(train, weights, seeds, shift=0, task="emotion"):
+    """Exercise 08.4; `shift`: the other arm has other seeds (wrong)."""
+    gaps = [train(weights, s)[task] - train({"emotion": 1.0}, s + shift)[task] for s in seeds]
+    return np.array(gaps)
+
+
 def equal_to_another(rows):
     return np.array([sum((row == other).all() for other in rows) > 1 for row in rows])
 
@@ -248,6 +259,27 @@ def weighted(network, *weights, by_name=True):
         ("07.1", 0.5, "the shape is ()"),
         ("08.3", lambda d, rng: np.percentile(d, [2.5, 97.5]), "closer together"),
         ("08.3", lambda d, rng: (d.mean() - d.std(), d.mean() + 0.001), "with repeats"),
+        ("08.3", lambda d, rng: normal_interval(d, 1.96, ddof=1), "from a formula"),
+        ("08.3", lambda d, rng: normal_interval(d, 1.96, ddof=0), "from a formula"),
+        ("08.3", lambda d, rng: normal_interval(d, 2.36, ddof=1), "from a formula"),
+        ("08.3", lambda d, rng: np.percentile([d.mean()] * 9, [2.5, 97.5]), "all your means"),
+        ("08.3", lambda d, rng: bootstrap(d, rng, 2.5)[::-1], "the low end"),
+        ("08.4", lambda train, weights, seeds: [0.1] * len(seeds), "never calls"),
+        (
+            "08.4",
+            lambda train, weights, seeds: own_arm(train, {"emotion": 1}, seeds),
+            "given weights",
+        ),
+        (
+            "08.4",
+            lambda train, weights, seeds: [train(weights, s)["emotion"] for s in seeds],
+            "compared",
+        ),
+        ("08.4", lambda *given: own_arm(*given).mean(), "a difference per seed"),
+        ("08.4", lambda train, w, seeds: own_arm(train, w, [*seeds][:1]), "each of the given"),
+        ("08.4", lambda *given: own_arm(*given, shift=1), "the same seeds"),
+        ("08.4", lambda *given: -own_arm(*given), "other way round"),
+        ("08.4", lambda *given: own_arm(*given, task="age"), "emotion's accuracy"),
         ("03.1", 15, "left over"),
         ("03.1", 15.6, "whole number"),
         ("03.2", lambda losses, mask: (losses * mask).mean(), "by all rows"),
@@ -292,7 +324,14 @@ def weighted(network, *weights, by_name=True):
         ("06.2", lambda p, t: p**t / (p**t).sum(), "less sure"),
         ("07.2", lambda boxes: 2, "how large"),
         ("07.3", lambda p, threshold: p.argmax(), "should be -1"),
-        ("08.1", -0.02, "other way round"),
+        ("08.1", 0.02, "should be a function"),
+        ("08.1", lambda a, b: np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / len(a)), "without pairs"),
+        ("08.1", lambda a, b: (a - b).mean(), "the mean difference"),
+        ("08.1", lambda a, b: (a - b).std(ddof=1), "of one difference"),
+        ("08.1", lambda a, b: (a - b).std() / np.sqrt(len(a)), "n - 1"),
+        ("08.1", lambda a, b: (a - b).var(ddof=1) / len(a), "its root"),
+        ("08.1", lambda a, b: 1.96 * (a - b).std(ddof=1) / np.sqrt(len(a)), "half an interval"),
+        ("08.1", lambda a, b: 0.0088, "wrong for 3 seeds"),
         ("08.2", lambda a, b: float(a @ b), "itself"),
         ("09.1", lambda right, group, smallest: 0.75, "one face only"),
         ("09.2", 5000, "fewer are enough"),

@@ -69,9 +69,9 @@ def conflict(cosines: pd.DataFrame) -> Figure:
     size = (2.3 * len(panels) + 1.4, 3.4)
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axes, when in zip(grid.flat, panels, strict=True):
-        look = {"hue": "seed", "palette": COLOURS[: cosines["seed"].nunique()], "dodge": 0.4}
+        look = {"hue": "seed", "palette": list(COLOURS[: cosines["seed"].nunique()]), "dodge": 0.4}
         look |= {"linestyle": "none", "markersize": 4, "err_kws": {"linewidth": 1.5}, "seed": 0}
-        rows = cosines[cosines["when"] == when]
+        rows = cosines[cosines["when"] == when].astype({"seed": str})
         sns.pointplot(rows, x="cosine", y="pair", ax=axes, legend=axes is grid[0, -1], **look)
         axes.axvline(0, color="grey", linestyle="--", linewidth=1)
         axes.set(title=when, ylabel="")
