@@ -193,4 +193,5 @@ def test_arms_are_compared_over_the_seeds_that_both_have():
     kept = ~((runs["arm"] == "1") & (runs["seed"] == 2))
     table = compare(runs[kept], right[kept], draws=100)
     assert table.loc["1", "n"] == 2
-    assert compare(runs[runs["arm"] == "0"], right[runs["arm"] == "0"], draws=100).empty
+    for arm in ("0", "1"):
+        assert compare(runs[runs["arm"] == arm], right[runs["arm"] == arm], draws=100).empty

@@ -108,7 +108,8 @@ def drawn(sample_test, tmp_path):
     heat = generator.random((48, 48))
     face = {f"emotion_{name}": 1 / 7 for name in TASKS["emotion"]}
     face |= {"left": 5, "top": 5, "right": 40, "bottom": 40, "emotion": "fear"}
-    runs = pd.DataFrame({"arm": list("0011"), "emotion": generator.random(4)})
+    runs = pd.DataFrame({"arm": list("0011"), "fraction": [1, 0.1, 1, 1]})
+    runs[list(TASKS)] = generator.random((4, 4))
     compared = {"difference": 0.1, "low": 0.0, "low_90": 0.01, "high_90": 0.19, "high": 0.2}
     cosines = {"when": "at the start", "seed": [0, 1], "pair": "emotion, age", "cosine": [0, 0.1]}
     yield {
@@ -125,6 +126,8 @@ def drawn(sample_test, tmp_path):
         "looked_at": plots.looked_at(X[0], heat, "fear"),
         "attention": plots.attention(X[:2], [heat, heat], ["fear", "anger"]),
         "arms": figures.arms(runs, pd.DataFrame(compared, index=["1"]), 0.005),
+        "doses": figures.doses(runs, pd.DataFrame(compared, index=["1"]), 0.005),
+        "fractions": figures.fractions(runs),
         "conflict": figures.conflict(pd.DataFrame(cosines)),
         "groups": plots.groups(group_table(y, chances, "emotion", "age"), "By age"),
     }

@@ -269,7 +269,7 @@ def compare(
     """
     place = runs.assign(row=range(len(runs))).pivot(index="seed", columns="arm", values="row")
     differences, rows = {}, {}
-    for arm in [arm for arm in ARMS if arm in place and arm != base]:
+    for arm in [arm for arm in ARMS if {arm, base} <= set(place) and arm != base]:
         both = place[[arm, base]].dropna().astype(int)
         if len(both):
             ours, theirs = (right[both[name]] for name in (arm, base))

@@ -1,4 +1,4 @@
-"""The figures of the studies: arms, gradients, growth and the roofline."""
+"""The figures of the studies: arms, doses, gradients, growth and the roofline."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from fer_helpers.plots import COLOURS
+from fer_helpers.plots import COLOURS, TASK_COLOURS
 
 
 def arms(
@@ -48,6 +48,61 @@ def arms(
         right.hlines(places, comparison[low], comparison[high], color=COLOURS[0], linewidth=width)
     right.plot(comparison["difference"], places, "|", color=COLOURS[1], markeredgewidth=2)
     right.set(title=f"difference from arm {base}", xlabel="difference in accuracy")
+    return figure
+
+
+def doses(runs: pd.DataFrame, comparison: pd.DataFrame, margin: float = 0.0) -> Figure:
+    """Draw what each weight of the other tasks does to emotion, and to these tasks.
+
+    Parameters
+    ----------
+    runs, comparison, margin
+        See `arms`; the arms are compared with ``0``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    weights = [arm for arm in ("0", "0.03", "0.1", "0.3", "1", "paper") if arm in set(runs["arm"])]
+    points = comparison.reindex(weights).fillna(0)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3))
+    left.axhspan(-margin, margin, color="0.9")
+    reach = points[["low", "high"]].sub(points["difference"], axis=0).abs().T.to_numpy()
+    left.errorbar(weights, points["difference"], reach, fmt="o", color=COLOURS[0])
+    left.set(title="emotion, minus arm 0", xlabel="weight", ylabel="difference in accuracy")
+    means = runs.groupby("arm")[["gender", "race", "age"]].mean().reindex(weights)
+    for task in means:
+        right.plot(weights, means[task], "o-", color=TASK_COLOURS[task], label=task)
+    right.set(title="the other heads", xlabel="weight", ylabel="accuracy", ylim=(0, 1))
+    right.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def fractions(runs: pd.DataFrame) -> Figure:
+    """Draw emotion accuracy against the share of the emotion faces.
+
+    Parameters
+    ----------
+    runs
+        A table of `fer_helpers.studies.attributes.study`. Arms without a run on a part of the
+        faces are left out, except for ``0``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    few = set(runs.loc[runs["fraction"] < 1, "arm"]) | {"0"}
+    figure, axes = plt.subplots(figsize=(5, 3))
+    for colour, (arm, group) in zip(
+        COLOURS, runs[runs["arm"].isin(few)].groupby("arm"), strict=False
+    ):
+        axes.plot(group["fraction"], group["emotion"], "o", color=colour, alpha=0.5, markersize=4)
+        axes.plot(group.groupby("fraction")["emotion"].mean(), "-", color=colour, label=arm)
+    axes.set(title="Fewer emotion labels", xlabel="share of the emotion faces")
+    axes.set(ylabel="emotion accuracy", xscale="log", xlim=(0.08, 1.25))
+    axes.set_xticks([0.1, 0.3, 1], ["10 %", "30 %", "100 %"])
+    axes.minorticks_off()
+    axes.legend(title="arm", fontsize=8)
     return figure
 
 
