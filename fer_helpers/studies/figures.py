@@ -48,6 +48,8 @@ def arms(
         right.hlines(places, comparison[low], comparison[high], color=COLOURS[0], linewidth=width)
     right.plot(comparison["difference"], places, "|", color=COLOURS[1], markeredgewidth=2)
     right.set(title=f"difference from arm {base}", xlabel="difference in accuracy")
+    for axes in (left, right):
+        axes.locator_params("x", nbins=5)
     return figure
 
 
