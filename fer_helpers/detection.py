@@ -59,18 +59,31 @@ def detect(photo: Image.Image) -> pd.DataFrame:
     shrink = max(1.0, max(photo.size) / DETECTION_SIDE)
     size = [max(1, round(side / shrink)) for side in photo.size]
     photo = photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
-    faces = _search(photo)
+    faces = detect_upright(photo)
     if not (faces["confidence"] >= SURE).any():
-        turns = [faces, *(_search(photo, quarters) for quarters in (1, 2, 3))]
+        turns = [faces, *(detect_upright(photo, quarters) for quarters in (1, 2, 3))]
         faces = max(turns, key=lambda some: some["confidence"].max() if len(some) else 0)
     area = (faces["right"] - faces["left"]) * (faces["bottom"] - faces["top"])
     faces[[name for name in COLUMNS if name != "confidence"]] *= shrink
     return faces.loc[area.sort_values(ascending=False).index].reset_index(drop=True)
 
 
-def _search(photo: Image.Image, quarters: int = 0) -> pd.DataFrame:
-    """Return the faces that are upright when the photo is turned, in pixels of the photo."""
-    turned = photo.rotate(90 * quarters, expand=True)  # counter-clockwise
+def detect_upright(photo: Image.Image, quarters: int = 0) -> pd.DataFrame:
+    """Find the faces that are upright when the photo is turned counter-clockwise.
+
+    Parameters
+    ----------
+    photo
+        PIL picture of mode RGB, at most `DETECTION_SIDE` pixels along its longer side.
+    quarters
+        By how many right angles it is turned, 0 to 3.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `detect`'s, in pixels of the photo as it is given.
+    """
+    turned = photo.rotate(90 * quarters, expand=True)
     faces = _keep_best(_propose(turned), 0.7)
     faces = _keep_best(_look(turned, faces, "rnet", 24, least=0.7), 0.7)
     faces = _keep_outer(_look(turned, faces, "onet", 48, least=LEAST_CONFIDENCE), 0.7)

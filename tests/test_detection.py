@@ -69,7 +69,7 @@ def test_faces_of_a_turned_photo_are_found_where_they_are(quarters):
 
 def test_a_face_on_its_side_is_not_taken_for_an_upright_one():
     photo = Image.fromarray(group_photos.skimage.data.astronaut()).rotate(270)
-    assert 0.9 < detection._search(photo)["confidence"].max() < detection.SURE  # wrong eyes
+    assert 0.9 < detection.detect_upright(photo)["confidence"].max() < detection.SURE  # wrong eyes
     (face,) = detect(photo).to_dict("records")
     assert face["confidence"] > detection.SURE
     apart = face["right_eye_y"] - face["left_eye_y"]
@@ -78,9 +78,9 @@ def test_a_face_on_its_side_is_not_taken_for_an_upright_one():
 
 def test_only_a_photo_without_a_sure_face_is_searched_in_four_turns(monkeypatch):
     looked = []
-    search = detection._search
+    search = detection.detect_upright
     monkeypatch.setattr(
-        detection, "_search", lambda *given: looked.append(given[1:]) or search(*given)
+        detection, "detect_upright", lambda *given: looked.append(given[1:]) or search(*given)
     )
     detect(compose((400, 300), [60])[0])
     assert looked == [()]
