@@ -786,8 +786,8 @@ def _share_changed(function) -> None:
         _expect(not np.allclose(list(values.values()), those), hint)
     pixels = next(p for p in values if not np.isclose(values[p], wanted[p]))
     raise Wrong(
-        f"moved by {pixels} pixels it should be {wanted[pixels]:g}, not {values[pixels]:g}: compare "
-        "the most probable class of each crop, before and after"
+        f"moved by {pixels} pixels it should be {wanted[pixels]:g}, not {values[pixels]:g}: "
+        "compare the most probable class of each crop, before and after"
     )
 
 
