@@ -30,6 +30,8 @@ from fer_helpers.prediction import predict, prediction_table
 TEMPLATE = np.array([[0.315, 0.388], [0.685, 0.388], [0.36, 0.77], [0.64, 0.77]])
 KEYPOINTS = ("left_eye", "right_eye", "mouth_left", "mouth_right")
 
+# To a table, of a face whose crop holds more pixels than the photo had.
+SMALL = "small: {side} × {side} pixels, the network takes {size} × {size}"
 CROP_SIDE = 100  # pixels; a smaller picture is rather a face already cut out than a photo
 FIRST_NAMES = 5  # of files that are ignored
 
@@ -273,9 +275,8 @@ def predict_photo(
     crops
         uint8 (F, 48, 48, 1), what the network saw, largest face first.
     table
-        One row per face: the columns of `prediction_table` without ``path``, then ``left``,
-        ``top``, ``right``, ``bottom`` in pixels of the photo, and ``confidence``, the
-        detector's, 0 to 1.
+        One row per face: the columns of `prediction_table` without ``path``, then those of
+        `find_faces`' boxes.
 
     Raises
     ------
@@ -299,7 +300,7 @@ def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFram
     """Find faces and crop them as the training images are cropped.
 
     Each face that `detect` finds is turned, scaled and shifted so that eyes and mouth lie where
-    they usually do in FER2013.
+    they usually do in FER2013. Photos that lie on their side or are upside down are found out.
 
     Parameters
     ----------
@@ -312,8 +313,10 @@ def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFram
     crops
         uint8 (F, 48, 48, 1), largest face first.
     boxes
-        DataFrame of F rows: ``left``, ``top``, ``right``, ``bottom`` in pixels of the photo,
-        and ``confidence``, 0.9 to 1: less certain faces are left out.
+        DataFrame of F rows: ``left``, ``top``, ``right``, ``bottom`` in pixels of the photo;
+        ``confidence``, the detector's, 0.9 to 1 (less certain faces are left out); and
+        ``warning``, empty unless the face has fewer pixels than the crop, in which case its
+        predictions are worth little.
 
     Raises
     ------
@@ -323,13 +326,20 @@ def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFram
     photo = open_image(photo)
     faces = detect(photo)
     names = [f"{point}_{axis}" for point in KEYPOINTS for axis in "xy"]
-    crops = [_align(photo, points) for points in faces[names].to_numpy().reshape(-1, 4, 2)]
-    crops = np.array(crops, np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 1)
-    return crops, faces[[*BOX, "confidence"]]
+    points = faces[names].to_numpy().reshape(-1, 4, 2)
+    aligned = [_align(photo, four) for four in points]
+    crops = np.array([crop for crop, _ in aligned], np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 1)
+    warnings = [
+        SMALL.format(side=side, size=IMAGE_SIZE) if side < IMAGE_SIZE else "" for _, side in aligned
+    ]
+    return crops, faces[[*BOX, "confidence"]].assign(warning=np.array(warnings, object))
 
 
-def _align(photo: Image.Image, points: np.ndarray) -> np.ndarray:
-    """Crop a face so that `points`, its `KEYPOINTS`, lie on `TEMPLATE` with least squared error."""
+def _align(photo: Image.Image, points: np.ndarray) -> tuple[np.ndarray, int]:
+    """Crop a face so that `points`, its `KEYPOINTS`, lie on `TEMPLATE` with least squared error.
+
+    Return the crop, and its side in pixels of the photo.
+    """
     # At four times the size first, so that the pixels of a large face are averaged.
     side = 4 * IMAGE_SIZE
     x, y = (TEMPLATE * side).T
@@ -340,4 +350,4 @@ def _align(photo: Image.Image, points: np.ndarray) -> np.ndarray:
     crop = photo.transform(
         (side, side), Image.Transform.AFFINE, (a, -b, right, b, a, down), Image.Resampling.BICUBIC
     )
-    return crop_and_resize(crop, IMAGE_SIZE)
+    return crop_and_resize(crop, IMAGE_SIZE), round(side * float(np.hypot(a, b)))

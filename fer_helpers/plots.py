@@ -22,6 +22,7 @@ from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 TASK_COLOURS = dict(zip(TASKS, COLOURS, strict=False))
 
+WITH_BARS = 4  # faces of a photo; with more, the bars could not be read
 SHOWN = 1000  # pixels: the longest side of a photo in a figure
 
 # File names of the prediction samples, as in the paper's public code.
@@ -229,6 +230,9 @@ def _bars(axes: plt.Axes, names: Sequence[str], probabilities: Sequence[float], 
 def photo(picture: np.ndarray | Image.Image, table: pd.DataFrame) -> Figure:
     """Draw a photo with a box around each face, and the probabilities of each face's emotions.
 
+    The boxes are numbered, outside of the face. More than `WITH_BARS` faces get a line each in
+    a list, without their bars.
+
     Parameters
     ----------
     picture
@@ -236,27 +240,49 @@ def photo(picture: np.ndarray | Image.Image, table: pd.DataFrame) -> Figure:
     table
         From `predict_photo`, one row per face.
     """
-    rows = max(len(table), 1)
-    figure = plt.figure(figsize=(8.5, max(3.2, 1.7 * rows)))
-    grid = figure.add_gridspec(rows, 2, width_ratios=(1.3, 1))
+    rows, bars = max(len(table), 1), len(table) <= WITH_BARS
+    figure = plt.figure(figsize=(8.5, max(3.2, (1.7 if bars else 0.22) * rows)))
+    grid = figure.add_gridspec(rows if bars else 1, 2, width_ratios=(1.3 if bars else 1.8, 1))
     left = figure.add_subplot(grid[:, 0])
     picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     smaller = picture.reduce(-(-max(picture.size) // SHOWN))  # Matplotlib takes 76 bytes per pixel
     left.imshow(smaller, extent=(0, picture.width, picture.height, 0))
     left.set_axis_off()
     left.set_title(f"{len(table)} face{'' if len(table) == 1 else 's'} found")
-    for place, row in enumerate(table.itertuples()):
+    names = []
+    for place, row in enumerate(table.fillna({"warning": ""}).itertuples()):
         colour = COLOURS[place % len(COLOURS)]
         size = row.right - row.left, row.bottom - row.top
-        left.add_patch(Rectangle((row.left, row.top), *size, fill=False, edgecolor=colour, lw=2))
-        left.text(row.left, row.top, f" {place + 1}", color="white", backgroundcolor=colour)
-        bars = figure.add_subplot(grid[place, 1])
+        left.add_patch(Rectangle((row.left, row.top), *size, fill=False, edgecolor=colour, lw=1.5))
+        # Beside the face: to the right of its box, or to the left where the photo ends.
+        ends = row.right + 0.04 * picture.width > picture.width
+        left.annotate(
+            f"{place + 1}",
+            (row.left if ends else row.right, row.top),
+            xytext=(-2 if ends else 2, 0),
+            textcoords="offset points",
+            ha="right" if ends else "left",
+            va="top",
+            color="white",
+            fontsize=8,
+            bbox={"boxstyle": "square,pad=0.15", "fc": colour, "ec": "none"},
+        )
         values = [getattr(row, f"emotion_{name}") for name in TASKS["emotion"]]
-        _bars(bars, TASKS["emotion"], values, colour)
-        bars.tick_params(axis="y", labelsize=8)
-        bars.set_title(f"{place + 1}: {row.emotion} ({max(values):.0%})", fontsize=10)
-        if place < rows - 1:
-            bars.set(xlabel="", xticklabels=[])
+        small = ", small" if getattr(row, "warning", "") else ""
+        names.append(f"{place + 1}: {row.emotion} ({max(values):.0%}{small})")
+        if bars:
+            axes = figure.add_subplot(grid[place, 1])
+            _bars(axes, TASKS["emotion"], values, colour)
+            axes.tick_params(axis="y", labelsize=8)
+            axes.set_title(names[-1], fontsize=10)
+            if place < rows - 1:
+                axes.set(xlabel="", xticklabels=[])
+    if not bars:
+        right = figure.add_subplot(grid[0, 1])
+        right.set_axis_off()
+        for place, name in enumerate(names):
+            colour, height = COLOURS[place % len(COLOURS)], 1 - (place + 0.5) / rows
+            right.text(0, height, name, color=colour, fontsize=10, va="center")
     return figure
 
 

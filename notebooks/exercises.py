@@ -672,24 +672,122 @@ def _halved_box(answer) -> None:
 
 
 def _largest(function) -> None:
-    boxes = [(0, 0, 30, 40), (50, 5, 60, 70), (10, 10, 150, 20), (0, 0, 10, 95)]
-    value = _number(_call(function, boxes))
-    _expect(value != 2, "that is the widest box: how large is it?")
-    _expect(value != 3, "that is the tallest box: how large is it?")
-    _expect(value == 1, "give the index of the box with the largest width x height")
+    # In each list, (x, y, width, height), other rules point to other boxes.
+    cases = (
+        [(0, 0, 30, 40), (50, 5, 60, 70), (10, 13, 150, 20), (0, 12, 10, 95)],
+        [(10, 10, 80, 50), (200, 0, 58, 58), (0, 90, 10, 130), (5, 5, 100, 35)],
+        [(0, 310, 45, 45), (5, 5, 100, 30), (400, 300, 20, 20)],
+        [(3, 4, 5, 6)],
+    )
+    rules = {
+        "that is the widest box: how large is it?": lambda x, y, w, h: w,
+        "that is the tallest box: how large is it?": lambda x, y, w, h: h,
+        "x and y say where a box is, not how large": lambda x, y, w, h: x,
+        "y says how far down a box is, not how large": lambda x, y, w, h: y,
+        "x + width is where a box ends, not how large it is": lambda x, y, w, h: x + w,
+        "these are not corners: width and height are lengths already": lambda x, y, w, h: (
+            (w - x) * (h - y)
+        ),
+        "that is the box whose shorter side is longest: a long one may cover more": (
+            lambda x, y, w, h: min(w, h)
+        ),
+        "width plus height is half the way round the box, not its area": (lambda x, y, w, h: w + h),
+        "that is the smallest box": lambda x, y, w, h: -w * h,
+    }
+    values = [_number(_call(function, list(boxes))) for boxes in cases]
+    wanted = [1, 0, 1, 0]
+    if values == wanted:
+        return
+    _expect(
+        not np.allclose(values, [4200, 4000, 3000, 30]),
+        "that is the area: return the place of the box that has it",
+    )
+    _expect(
+        values[3] == 0,
+        "wrong for a list of a single box: places are counted from 0",
+    )
+    _expect(
+        len(set(values[:3])) > 1,
+        f"always {values[0]:g}, whatever the boxes are: how large is each?",
+    )
+    for hint, rule in rules.items():
+        named = [max(range(len(boxes)), key=lambda i: rule(*boxes[i])) for boxes in cases]
+        _expect(values != named, hint)
+    boxes, value = next((c, v) for c, v, w in zip(cases, values, wanted, strict=True) if v != w)
+    raise Wrong(
+        f"wrong for {boxes}: you gave {value:g}. Which box covers the most pixels, width x height?"
+    )
 
 
 def _decide(function) -> None:
-    sure, unsure = np.array([0.1, 0.8, 0.1]), np.array([0.4, 0.35, 0.25])
-    _expect(_number(_call(function, sure, 0.5)) == 1, "0.8 is above 0.5: the class should be given")
-    _expect(_number(_call(function, unsure, 0.5)) == -1, "no class is above 0.5: it should be -1")
-    _expect(
-        _number(_call(function, unsure, 0.3)) == 0, "0.4 is above 0.3: the class should be given"
+    cases = (
+        ([0.1, 0.8, 0.1], 0.5, 1, "0.8 is above 0.5: the class should be given"),
+        ([0.4, 0.35, 0.25], 0.5, -1, "no class is above 0.5: it should be -1"),
+        ([0.4, 0.35, 0.25], 0.3, 0, "0.4 is above 0.3: the class should be given"),
+        ([0.5, 0.5], 0.5, -1, "0.5 is not above 0.5"),
+        ([0.2, 0.8], 0.1, 1, "the most probable class should be given"),
+        ([0.1, 0.2, 0.1, 0.6], 0.59, 3, "0.6 is above 0.59: the class should be given"),
+        ([0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.2], 0.31, -1, "no class is above 0.31: it should be -1"),
     )
-    _expect(_number(_call(function, np.array([0.5, 0.5]), 0.5)) == -1, "0.5 is not above 0.5")
+    for p, threshold, wanted, hint in cases:
+        try:
+            value = _number(_call(function, np.array(p), threshold))
+        except Wrong as wrong:
+            # Above the threshold it did return something, in the case before.
+            if str(wrong) == NOTHING and wanted == -1:
+                raise Wrong(
+                    f"{hint}, but your function returns None there: what does it do if the "
+                    "threshold is not reached?"
+                ) from None
+            raise
+        _expect(value == wanted, hint)
+
+
+def _share_changed(function) -> None:
+    # The class is the quarter in which a bright column is: these leave theirs after 5 pixels.
+    columns = np.array([0, 7, 8, 11, 20, 23, 30, 47])
+    crops = np.zeros((len(columns), 48, 48, 1), np.uint8)
+    crops[np.arange(len(columns)), :, columns] = 200
+    crops[:, 30, 10] += 1  # and a little more, so that no two classes are equally bright
+
+    def answer(images):
+        images = np.asarray(images, float).reshape(-1, 48, 4, 12)
+        sums = images.sum(axis=(1, 3)) + 1
+        return sums / sums.sum(axis=1, keepdims=True)
+
+    def share(pixels, axis=2):
+        moved = answer(np.roll(crops, pixels, axis=axis))
+        return (moved.argmax(axis=1) != answer(crops).argmax(axis=1)).mean()
+
+    given = crops.copy()
+    values = {p: _number(_call(function, answer, given, p)) for p in (5, 2, 0, 9)}
+    _expect((given == crops).all(), "your function changes the crops it was given: copy them")
+    wanted = {p: share(p) for p in values}
+    if np.allclose(list(values.values()), list(wanted.values())):
+        return
     _expect(
-        _number(_call(function, np.array([0.2, 0.8]), 0.1)) == 1,
-        "the most probable class should be given",
+        not np.isclose(values[0], 1),
+        "moved by 0 pixels nothing changes: it should be 0. Is it the share that stays the same?",
+    )
+    _expect(not values[0], f"moved by 0 pixels nothing changes: it should be 0, not {values[0]:g}")
+    wrong = {
+        "that is their number: what share of all crops is it?": [
+            len(columns) * value for value in wanted.values()
+        ],
+        "they moved to the left": [share(-p) for p in values],
+        "they moved down, or not at all: which axis of (N, 48, 48, 1) goes from left to right?": [
+            share(p, axis=1) for p in values
+        ],
+        "each crop was compared with another one: which axis counts the crops?": [
+            share(p, axis=0) for p in values
+        ],
+    }
+    for hint, those in wrong.items():
+        _expect(not np.allclose(list(values.values()), those), hint)
+    pixels = next(p for p in values if not np.isclose(values[p], wanted[p]))
+    raise Wrong(
+        f"moved by {pixels} pixels it should be {wanted[pixels]:g}, not {values[pixels]:g}: "
+        "compare the most probable class of each crop, before and after"
     )
 
 
@@ -885,6 +983,7 @@ CHECKS = {
     "07.1": _halved_box,
     "07.2": _largest,
     "07.3": _decide,
+    "07.4": _share_changed,
     "08.1": _standard_error,
     "08.2": _cosine,
     "08.3": _bootstrap,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_helpers import detection
 from fer_helpers.detection import BOX, COLUMNS, POINTS, _keep_outer, detect
 
 group_photos = pytest.importorskip("group_photos", reason="needs fer-helpers[lab]")
@@ -43,6 +44,48 @@ def test_every_face_of_a_group_is_found_with_its_eyes_and_mouth(size, heights):
         apart = true["right_eye_x"] - true["left_eye_x"]
         for name in (f"{point}_{axis}" for point in POINTS for axis in "xy"):
             assert face[name] == pytest.approx(true[name], abs=0.25 * apart), name
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_faces_of_a_turned_photo_are_found_where_they_are(quarters):
+    photo, _ = compose((500, 400), [120, 70])
+    upright = detect(photo)
+    faces = detect(photo.rotate(90 * quarters, expand=True))
+    width, height = photo.size
+    back = {  # x and y of the photo, from those of the turned one
+        1: lambda x, y: (width - y, x),
+        2: lambda x, y: (width - x, height - y),
+        3: lambda x, y: (y, height - x),
+    }[quarters]
+    assert len(faces) == len(upright) == 2
+    for point in POINTS:
+        places = back(faces[f"{point}_x"], faces[f"{point}_y"])
+        for axis, place in zip("xy", places, strict=True):
+            np.testing.assert_allclose(place, upright[f"{point}_{axis}"], atol=4)
+    corners = [*back(faces["left"], faces["top"]), *back(faces["right"], faces["bottom"])]
+    found = np.sort(np.reshape(corners, (2, 2, 2)), axis=0).reshape(4, 2)
+    np.testing.assert_allclose(found.T, upright[BOX], atol=6)
+
+
+def test_a_face_on_its_side_is_not_taken_for_an_upright_one():
+    photo = Image.fromarray(group_photos.skimage.data.astronaut()).rotate(270)
+    assert 0.9 < detection.detect_upright(photo)["confidence"].max() < detection.SURE  # wrong eyes
+    (face,) = detect(photo).to_dict("records")
+    assert face["confidence"] > detection.SURE
+    apart = face["right_eye_y"] - face["left_eye_y"]
+    assert apart > 5 * abs(face["right_eye_x"] - face["left_eye_x"])
+
+
+def test_only_a_photo_without_a_sure_face_is_searched_in_four_turns(monkeypatch):
+    looked = []
+    search = detection.detect_upright
+    monkeypatch.setattr(
+        detection, "detect_upright", lambda *given: looked.append(given[1:]) or search(*given)
+    )
+    detect(compose((400, 300), [60])[0])
+    assert looked == [()]
+    detect(Image.new("RGB", (64, 64), "grey"))
+    assert looked == [(), (), (1,), (2,), (3,)]
 
 
 def test_boxes_end_where_the_photo_ends():

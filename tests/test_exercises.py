@@ -85,6 +85,28 @@ def own_arm(train, weights, seeds, shift=0, task="emotion"):
     return np.array(gaps)
 
 
+def by_rule(boxes, rule):
+    return max(range(len(boxes)), key=lambda place: rule(*boxes[place]))
+
+
+def silent_below(p, threshold):
+    if p.max() > threshold:
+        return p.argmax()
+
+
+def moved(answer, crops, pixels, axis=2, soft=False):
+    before, after = answer(crops), answer(np.roll(crops, pixels, axis=axis))
+    if soft:
+        return np.abs(before - after).mean()
+    return (before.argmax(axis=1) != after.argmax(axis=1)).mean()
+
+
+def moved_in_place(answer, crops, pixels):
+    before = answer(crops)
+    crops[:] = np.roll(crops, pixels, axis=2)
+    return (before.argmax(axis=1) != answer(crops).argmax(axis=1)).mean()
+
+
 def equal_to_another(rows):
     return np.array([sum((row == other).all() for other in rows) > 1 for row in rows])
 
@@ -322,7 +344,16 @@ def weighted(network, *weights, by_name=True):
         ("06.1", 0.76, "that is the accuracy"),
         ("06.2", lambda p, t: p / t, "normalise"),
         ("06.2", lambda p, t: p**t / (p**t).sum(), "less sure"),
-        ("07.2", lambda boxes: 2, "how large"),
+        ("07.2", lambda boxes: 2, "a single box"),
+        ("07.2", lambda boxes: min(1, len(boxes) - 1), "always 1"),
+        ("07.2", lambda boxes: by_rule(boxes, lambda x, y, w, h: x), "where a box is"),
+        ("07.2", lambda boxes: by_rule(boxes, lambda x, y, w, h: y), "how far down"),
+        ("07.2", lambda boxes: by_rule(boxes, lambda x, y, w, h: min(w, h)), "shorter side"),
+        ("07.2", lambda boxes: by_rule(boxes, lambda x, y, w, h: w + h), "half the way round"),
+        ("07.2", lambda boxes: by_rule(boxes, lambda x, y, w, h: -w * h), "the smallest"),
+        ("07.2", lambda boxes: by_rule(boxes, lambda x, y, w, h: (w - x) * (h - y)), "not corners"),
+        ("07.2", lambda boxes: max(w * h for _, _, w, h in boxes), "that is the area"),
+        ("07.2", lambda boxes: by_rule(boxes, lambda x, y, w, h: w * h) + 1, "counted from 0"),
         ("07.3", lambda p, threshold: p.argmax(), "should be -1"),
         ("08.1", 0.02, "should be a function"),
         ("08.1", lambda a, b: np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / len(a)), "without pairs"),
@@ -364,8 +395,19 @@ def weighted(network, *weights, by_name=True):
         ("06.4", lambda images, labels, smoothing: 0.3 + smoothing / 10, "Do both begin anew"),
         ("06.2", lambda p, t: p if t == 1 else p**0.5 / (p**0.5).sum(), "log p"),
         ("07.1", [[1], [2, 3]], "the same length"),
-        ("07.2", lambda boxes: max(range(4), key=lambda i: boxes[i][3]), "the tallest"),
-        ("07.2", lambda boxes: max(range(4), key=lambda i: sum(boxes[i][2:])), "the widest"),
+        ("07.2", lambda boxes: by_rule(boxes, lambda x, y, w, h: h), "the tallest"),
+        ("07.2", lambda boxes: by_rule(boxes, lambda x, y, w, h: w), "the widest"),
+        ("07.3", lambda p, t: p.argmax() if p.max() > t else None, "returns None there"),
+        ("07.3", silent_below, "returns None there"),
+        ("07.3", lambda p, t: p.max() if p.max() > t else -1, "class should be given"),
+        ("07.4", lambda answer, crops, pixels: 0.5, "0 pixels nothing changes"),
+        ("07.4", lambda *given: 1 - moved(*given), "stays the same"),
+        ("07.4", lambda answer, crops, pixels: moved(answer, crops, -pixels), "to the left"),
+        ("07.4", lambda *given: moved(*given, axis=1), "left to right"),
+        ("07.4", lambda *given: moved(*given, axis=0), "counts the crops"),
+        ("07.4", lambda answer, crops, pixels: 8 * moved(answer, crops, pixels), "their number"),
+        ("07.4", lambda *given: moved(*given, soft=True), "most probable class"),
+        ("07.4", lambda answer, crops, pixels: moved_in_place(answer, crops, pixels), "copy them"),
         ("07.3", lambda p, t: p.argmax() if p.max() >= t else -1, "not above"),
         ("07.3", lambda p, t: (p > t).argmax() if p.max() > t else -1, "most probable"),
         ("08.2", lambda a, b: b.any() and a @ b / np.sqrt(a @ a * (b @ b)), "the first or"),
@@ -398,6 +440,29 @@ def test_network_of_00_3_has_all_heads():
 
     whole = build_model(widths=(8, 16), augment=False)
     assert "four heads" in find_fault("00.3", keras.Model(whole.inputs, whole.outputs[:1]))
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [
+        ("07.2", lambda boxes: max((w * h, i) for i, (x, y, w, h) in enumerate(boxes))[1]),
+        ("07.2", lambda boxes: np.prod(np.array(boxes)[:, 2:], axis=1).argmax()),
+        ("07.3", lambda p, t: next((i for i, q in enumerate(p) if q > t and q == max(p)), -1)),
+        ("07.3", lambda p, t: float(np.argmax(p)) if (p > t).any() else -1.0),
+        (
+            "07.4",
+            lambda answer, crops, pixels: np.mean(
+                [
+                    answer(crop[None]).argmax()
+                    != answer(np.roll(crop[None], pixels, axis=2)).argmax()
+                    for crop in crops
+                ]
+            ),
+        ),
+    ],
+)
+def test_other_right_answers_of_07_are_right(number, answer):
+    assert find_fault(number, answer) is None
 
 
 def untouched(*inputs):

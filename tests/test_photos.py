@@ -298,7 +298,9 @@ def test_a_face_is_turned_upright_and_framed():
     photo = np.zeros((400, 400), np.uint8)
     for x, y in points:
         photo[int(y) - 4 : int(y) + 5, int(x) - 4 : int(x) + 5] = 255
-    crop = _align(Image.fromarray(photo), points)[:, :, 0]
+    crop, side = _align(Image.fromarray(photo), points)
+    assert side == 160
+    crop = crop[:, :, 0]
     for x, y in TEMPLATE * 48:
         assert crop[int(y), int(x)] > 100
     assert crop[40:, :8].max() < 30
@@ -330,6 +332,23 @@ def test_each_face_is_cropped_by_its_own_eyes_and_mouth(monkeypatch):
     assert sides == [[1200, 400, 1600, 800], [200, 100, 320, 220]]
     assert crops[0].mean() > 190
     assert crops[1].mean() < 10
+
+
+def test_a_face_with_fewer_pixels_than_the_crop_has_a_warning(model):
+    photo = Image.fromarray(data.astronaut())
+    assert predict_photo(model, photo)[1]["warning"].tolist() == [""]
+    table = predict_photos(model, [photo, photo.reduce(4), np.zeros((200, 200), np.uint8)])
+    words = r"small: 2\d × 2\d pixels, the network takes 48 × 48"
+    assert table["warning"][0] == ""
+    assert re.fullmatch(words, table["warning"][1])
+    assert table["error"].tolist() == ["", "", "no face found"]
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_turned_photo_has_the_same_crops(quarters):
+    photo = Image.fromarray(data.astronaut())
+    upright, turned = (find_faces(p)[0] for p in (photo, photo.rotate(90 * quarters)))
+    assert np.corrcoef(upright.ravel(), turned.ravel())[0, 1] > 0.98
 
 
 def test_photos_are_opened_the_right_way_up(tmp_path):

@@ -193,6 +193,37 @@ def test_a_large_photo_is_drawn_small_with_its_boxes_in_place():
     plt.close(figure)
 
 
+@pytest.mark.parametrize("number", [1, 3, 6, 12])
+def test_tags_of_many_faces_are_beside_them_and_every_line_is_inside(number):
+    face = {f"emotion_{name}": 1 / 7 for name in TASKS["emotion"]} | {"emotion": "happiness"}
+    rows = []
+    for place in range(number):  # some at the right edge
+        left, top = 110 * (place % 4) + 30, 90 * (place // 4) + 5
+        rows.append(face | {"left": left, "top": top, "right": left + 49, "bottom": top + 60})
+    rows[0]["warning"] = "small: 20 × 20 pixels"  # the others have NaN, as in a table of a file
+    figure = plots.photo(Image.new("RGB", (409, 300)), pd.DataFrame(rows))
+    figure.canvas.draw()
+    photo, *others = figure.axes
+    boxes = [box.get_window_extent() for box in photo.patches]
+    assert [tag.get_text() for tag in photo.texts] == [str(row + 1) for row in range(number)]
+    for tag in photo.texts:
+        tag = tag.get_bbox_patch().get_window_extent()
+        assert not any(tag.overlaps(box.padded(-2)) for box in boxes)
+        assert photo.bbox.padded(2).x0 <= tag.x0 <= tag.x1 <= photo.bbox.padded(2).x1
+    if number <= plots.WITH_BARS:
+        lines = [axes.title for axes in others]
+    else:
+        lines = others[0].texts
+        places = [line.get_window_extent() for line in lines]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(places, 2))
+    assert [line.get_text() for line in lines] == [
+        f"{row + 1}: happiness (14%{', small' * (row == 0)})" for row in range(number)
+    ]
+    for line in lines:
+        assert line.get_window_extent().x1 <= figure.bbox.x1
+    plt.close(figure)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_all_of_a_confusion_is_inside_the_figure(task):
     names = TASKS[task]
