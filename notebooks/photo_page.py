@@ -45,7 +45,8 @@ STYLE = """
 .faces { flex: 2 1 20rem; display: grid; gap: 1rem; align-content: start;
   grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)) }
 .face { border: 1px solid #ccc; border-radius: 8px; padding: 0.75rem }
-.face img { display: inline-block; width: 45%; margin-right: 3%; image-rendering: pixelated }
+.face img { display: inline-block; width: 8rem; margin: 0.75rem 0.75rem 0 0;
+  image-rendering: pixelated }
 .face :is(table, tr, td, th) { border: 0; padding: 0 0.75rem 0 0; text-align: left }
 .face meter { width: 8rem; height: 1rem }
 """

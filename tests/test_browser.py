@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium"),
     pytest.mark.skipif(
         ipywidgets.__version__ < "8",
-        reason="today's JupyterLab and Voila show widgets of ipywidgets 8; Colab shows its own",
+        reason="today's JupyterLab shows widgets of ipywidgets 8; Colab shows its own",
     ),
 ]
 
