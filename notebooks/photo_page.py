@@ -48,7 +48,9 @@ STYLE = """
 .face img { display: inline-block; width: 8rem; margin: 0.75rem 0.75rem 0 0;
   image-rendering: pixelated }
 .face :is(table, tr, td, th) { border: 0; padding: 0 0.75rem 0 0; text-align: left }
+.face h2 { font-size: 1rem }
 .face meter { width: 8rem; height: 1rem }
+span.or { color: inherit !important } /* Gradio's own has too little contrast */
 """
 
 
@@ -63,8 +65,8 @@ def show_photo(model: keras.Model, picture: Image.Image) -> str:
     saved = _address(png(plots.photo(picture, table)))
     count = f"{len(table)} face{'s' * (len(table) > 1)} found"
     return (
-        f"<section class=photo><figure>{_marked(picture, table, count)}<figcaption role=status>"
-        f"{count}. <a download=faces.png href='{saved}'>Save as a picture</a></figcaption></figure>"
+        f"<section class=photo><figure>{_marked(picture, table, count)}<figcaption><span role=status>"
+        f"{count}.</span> <a download=faces.png href='{saved}'>Save as a picture</a></figcaption></figure>"
         f"<div class=faces>{cards}</div></section>"
     )
 
@@ -103,7 +105,7 @@ def _card(number: int, crop: np.ndarray, heat: np.ndarray, probabilities: Sequen
         )
     )
     return (
-        f"<article class=face><h3>Face {number}</h3><p>People would probably call this face "
+        f"<article class=face><h2>Face {number}</h2><p>People would probably call this face "
         f"<b>{SHOWN[best]}</b>. Of the predictions with such a probability, about "
         f"{10 * probabilities[best]:.0f} in 10 agreed with the label.</p>"
         f"<table>{rows}</table>{seen}{looked}</article>"
