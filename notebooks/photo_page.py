@@ -39,13 +39,14 @@ Your photos stay on this machine, and none is kept."""
 STYLE = """
 .photo { display: flex; flex-wrap: wrap; gap: 1rem; margin-bottom: 2rem }
 .photo figure { flex: 3 1 20rem; margin: 0 }
+.many > .faces { flex-basis: 100% }
 .photo svg { width: 100%; max-height: 80vh }
 .photo rect { fill: none; stroke: #0072b2; stroke-width: 3; vector-effect: non-scaling-stroke }
 .photo text { fill: #fff; stroke: #0072b2; stroke-width: 0.25em; paint-order: stroke }
 .faces { flex: 2 1 20rem; display: grid; gap: 1rem; align-content: start;
   grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)) }
 .face { border: 1px solid #ccc; border-radius: 8px; padding: 0.75rem }
-.face img { display: inline-block; width: 8rem; margin: 0.75rem 0.75rem 0 0;
+.face img { display: inline-block; width: 6.5rem; margin: 0.75rem 0.75rem 0 0;
   image-rendering: pixelated }
 .face :is(table, tr, td, th) { border: 0; padding: 0 0.75rem 0 0; text-align: left }
 .face h2 { font-size: 1rem }
@@ -64,9 +65,11 @@ def show_photo(model: keras.Model, picture: Image.Image) -> str:
     cards = "".join(_card(number, crop, grad_cam(model, crop), p) for number, (crop, p) in faces)
     saved = _address(png(plots.photo(picture, table)))
     count = f"{len(table)} face{'s' * (len(table) > 1)} found"
+    layout = "photo many" if len(table) > 3 else "photo"
     return (
-        f"<section class=photo><figure>{_marked(picture, table, count)}<figcaption><span role=status>"
-        f"{count}.</span> <a download=faces.png href='{saved}'>Save as a picture</a></figcaption></figure>"
+        f"<section class='{layout}'><figure>{_marked(picture, table, count)}"
+        f"<figcaption><span role=status>{count}.</span> "
+        f"<a download=faces.png href='{saved}'>Save as a picture</a></figcaption></figure>"
         f"<div class=faces>{cards}</div></section>"
     )
 
