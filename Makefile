@@ -25,9 +25,9 @@ course: setup
 lab: setup
 	$(BIN)/jupyter lab notebooks '--ServerApp.$(UPLOADS)'
 
-# A page for people who do not read code: upload a photo, see its faces.
+# A page for people who do not read code: drop a photo, see its faces.
 demo: setup
-	$(BIN)/python notebooks/serve_demo.py
+	$(BIN)/python notebooks/photo_page.py
 
 # The notebooks with the exercises solved: results/solutions/.
 solutions: setup

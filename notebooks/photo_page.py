@@ -1,285 +1,171 @@
-"""The widgets of notebook 07 and of `make demo`: a photo in, its faces and predictions out.
+"""The page of `make demo`: photos in, their faces and predictions out, on this machine alone.
 
-A photo is not written to disk, and nothing of it is printed or logged.
+    python notebooks/photo_page.py [PORT]
+
+A photo is deleted as soon as it has been read; nothing of it is printed, logged or kept.
 """
 
-import io
-from collections.abc import Iterable, Mapping
+import base64
+import html
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
-import ipywidgets as widgets
+import gradio as gr
+import matplotlib
 import numpy as np
-import traitlets
-from matplotlib.figure import Figure
+import pandas as pd
 from PIL import Image
+from skimage import data
 
-from fer_helpers import plots
+from explorer import MAX_UPLOAD, png, read_upload
+from fer_helpers import grad_cam, load_model, plots, predict_photo
 from fer_helpers.backend import keras
-from fer_helpers.detection import DETECTION_SIDE, SMALLEST_FACE
 from fer_helpers.labels import TASKS
-from fer_helpers.model import IMAGE_SIZE
-from fer_helpers.photos import NO_FACE, open_photo, predict_photo
-from fer_helpers.prediction import grad_cam, predict
+from fer_helpers.photos import NO_FACE
 
-MAX_UPLOAD = 20 << 20  # bytes; serve_demo.py and the Makefile let larger messages pass
-# Pixels along the longer side of a photo: the smallest face found still fills the network's input.
-PHOTO_SIDE = IMAGE_SIZE * DETECTION_SIDE // SMALLEST_FACE
-SHOWN_FACES = 4
+SHOWN = ("surprised", "afraid", "disgusted", "happy", "sad", "angry", "neutral")
 
+INTRODUCTION = """# Which expression would people see?
+Drop photos, paste one, or take one. The network names the expression that people would *perceive*
+in each face; it cannot know what somebody feels. Do not use it on people at work or in education:
+the EU's AI Act forbids that (Article 5(1)(f)).
 
-# The camera is asked for on a click, never before, and is released after the picture. A photo
-# travels only to the kernel: on a laptop it stays there. A file above the limit is not sent, only
-# its name and size: the server would end the connection without a word.
-PHOTO_INPUT = """
-function render({ model, el }) {
-  const send = async (name, blob) => {
-    const fits = blob.size <= model.get("limit");
-    const content = new DataView(fits ? await blob.arrayBuffer() : new ArrayBuffer(0));
-    model.set("photo", { name, size: blob.size, content });
-    model.save_changes();
-  };
-  const choose = document.createElement("button");
-  const file = document.createElement("input");
-  choose.className = "jupyter-button";
-  choose.textContent = "Choose a photo";
-  choose.onclick = () => file.click();
-  file.type = "file";
-  file.accept = "image/*";
-  file.onclick = () => (file.value = "");
-  file.onchange = () => file.files.length && send(file.files[0].name, file.files[0]);
-  const button = document.createElement("button");
-  const video = document.createElement("video");
-  const message = document.createElement("span");
-  button.className = "jupyter-button";
-  button.textContent = "Open the camera";
-  video.style.cssText = "display:none; max-width:320px; margin-top:8px";
-  video.muted = true;
-  let stream = null;
-  const stop = () => {
-    if (stream) stream.getTracks().forEach((track) => track.stop());
-    stream = null;
-    video.style.display = "none";
-    button.textContent = "Open the camera";
-  };
-  button.onclick = async () => {
-    message.textContent = "";
-    if (!stream) {
-      try {
-        stream = await navigator.mediaDevices.getUserMedia({ video: true });
-      } catch (error) {
-        message.textContent = " No camera: " + error.message;
-        return;
-      }
-      video.srcObject = stream;
-      await video.play();
-      video.style.display = "block";
-      button.textContent = "Take the picture";
-      return;
-    }
-    const canvas = document.createElement("canvas");
-    canvas.width = video.videoWidth;
-    canvas.height = video.videoHeight;
-    canvas.getContext("2d").drawImage(video, 0, 0);
-    stop();
-    await send("photo", await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9)));
-  };
-  el.append(choose, button, message, video);
-  return stop;
-}
-export default { render };
+Your photos stay on this machine, and none is kept."""
+
+STYLE = """
+.photo { display: flex; flex-wrap: wrap; gap: 1rem; margin-bottom: 2rem }
+.photo figure { flex: 3 1 20rem; margin: 0 }
+.many > .faces { flex-basis: 100% }
+.photo svg { width: 100%; max-height: 80vh }
+.photo rect { fill: none; stroke: #0072b2; stroke-width: 3; vector-effect: non-scaling-stroke }
+.photo text { fill: #fff; stroke: #0072b2; stroke-width: 0.25em; paint-order: stroke }
+.faces { flex: 2 1 20rem; display: grid; gap: 1rem; align-content: start;
+  grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)) }
+.face { border: 1px solid #ccc; border-radius: 8px; padding: 0.75rem }
+.face img { display: inline-block; width: 6.5rem; margin: 0.75rem 0.75rem 0 0;
+  image-rendering: pixelated }
+.face :is(table, tr, td, th) { border: 0; padding: 0 0.75rem 0 0; text-align: left }
+.face h2 { font-size: 1rem }
+.face meter { width: 8rem; height: 1rem }
+span.or { color: inherit !important } /* Gradio's own has too little contrast */
 """
 
 
-def photo_input() -> widgets.Widget:
-    """Return buttons that choose a photo and take one.
-
-    Returns
-    -------
-    ipywidgets.Widget
-        Its trait ``photo`` holds what was chosen last: a dictionary with ``name``, ``size`` in
-        bytes and ``content``, the file's bytes, empty if there are more than `MAX_UPLOAD`. It is
-        empty at first. Without the package anywidget, a `FileUpload`.
-    """
-    try:
-        import anywidget
-    except ImportError:
-        return widgets.FileUpload(accept="image/*", multiple=False, description="Choose a photo")
-
-    class PhotoInput(anywidget.AnyWidget):
-        photo = traitlets.Dict().tag(sync=True, echo_update=False)
-        limit = traitlets.Int(MAX_UPLOAD).tag(sync=True)
-        _esm = PHOTO_INPUT
-
-    return PhotoInput()
+def show_photo(model: keras.Model, picture: Image.Image) -> str:
+    """Return a photo, its faces, and what the network predicts for each, as HTML."""
+    crops, table = predict_photo(model, picture)
+    if table.empty:
+        return _alert(f"{NO_FACE.capitalize()}. A larger, sharper or frontal one may help.")
+    probabilities = table[[f"emotion_{name}" for name in TASKS["emotion"]]].to_numpy()
+    faces = enumerate(zip(crops, probabilities, strict=True), start=1)
+    cards = "".join(_card(number, crop, grad_cam(model, crop), p) for number, (crop, p) in faces)
+    saved = _address(png(plots.photo(picture, table)))
+    count = f"{len(table)} face{'s' * (len(table) > 1)} found"
+    layout = "photo many" if len(table) > 3 else "photo"
+    return (
+        f"<section class='{layout}'><figure>{_marked(picture, table, count)}"
+        f"<figcaption><span role=status>{count}.</span> "
+        f"<a download=faces.png href='{saved}'>Save as a picture</a></figcaption></figure>"
+        f"<div class=faces>{cards}</div></section>"
+    )
 
 
-def uploaded_files(value: Mapping | Iterable) -> list[dict]:
-    """Return each file that was uploaded, as a dictionary with ``name``, ``size`` and ``content``.
+def _marked(picture: Image.Image, table: pd.DataFrame, count: str) -> str:
+    """Return the photo with a numbered box around each face."""
+    width, height = picture.size
+    size = max(width, height) / 25
+    marks = "".join(
+        f"<rect x={box.left:.0f} y={box.top:.0f} width={box.right - box.left:.0f} "
+        f"height={box.bottom - box.top:.0f} />"
+        # Above the box, or below it where there is no room.
+        f"<text x={box.left:.0f} y={box.top - size / 4 if box.top > size else box.bottom + size} "
+        f"font-size={size}>{number}</text>"
+        for number, box in enumerate(table.itertuples(), start=1)
+    )
+    return (
+        f"<svg viewBox='0 0 {width} {height}' role=img aria-label='Your photo, {count}'><image "
+        f"href='{_address(png(picture))}' width={width} height={height} />{marks}</svg>"
+    )
 
-    Parameters
-    ----------
-    value
-        Of a `FileUpload`, of ipywidgets 7 (name -> dict) or 8 (a sequence of dicts).
-    """
-    if isinstance(value, Mapping):  # 7: {name: {"metadata": ..., "content": ...}}
-        return [{**file["metadata"], "content": file["content"]} for file in value.values()]
-    return list(value)
 
-
-def read_upload(file: Mapping) -> Image.Image:
-    """Open an uploaded file, whatever its name says.
-
-    Parameters
-    ----------
-    file
-        ``name``, ``size`` in bytes, and ``content``, bytes or a memoryview.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Of mode RGB, upright, at most `PHOTO_SIDE` pixels along its longer side.
-
-    Raises
-    ------
-    ValueError
-        The file is larger than `MAX_UPLOAD`, or its content is not an image.
-    """
-    name, size = file["name"], max(file["size"], len(file["content"]))
-    if size > MAX_UPLOAD:
-        raise ValueError(
-            f"{name} has {size / 2**20:.0f} MB: at most {MAX_UPLOAD >> 20} MB are read. Choose a "
-            "smaller file."
+def _card(number: int, crop: np.ndarray, heat: np.ndarray, probabilities: Sequence[float]) -> str:
+    best = int(np.argmax(probabilities))
+    rows = "".join(
+        f"<tr><th scope=row>{name}<td><meter value={p:.3f} aria-label={name}></meter><td>{p:.0%}"
+        for name, p in zip(TASKS["emotion"], probabilities, strict=True)
+    )
+    grey = np.repeat(crop, 3, axis=2)
+    colours = 255 * matplotlib.colormaps["inferno"](heat)[..., :3]
+    seen, looked = (
+        f"<img src='{_address(png(Image.fromarray(image)))}' alt='{text}'>"
+        for image, text in (
+            (grey, f"Face {number} as the network sees it"),
+            ((0.45 * grey + 0.55 * colours).astype(np.uint8), "Where the evidence lies: the light"),
         )
-    try:
-        # No `bytes(content)`: for a number, which a message may hold, it is that many bytes.
-        picture = open_photo(memoryview(file["content"]))
-    except ValueError as error:
-        raise ValueError(str(error).replace("the file", name, 1)) from None
-    picture.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
-    return picture
+    )
+    return (
+        f"<article class=face><h2>Face {number}</h2><p>People would probably call this face "
+        f"<b>{SHOWN[best]}</b>. Of the predictions with such a probability, about "
+        f"{10 * probabilities[best]:.0f} in 10 agreed with the label.</p>"
+        f"<table>{rows}</table>{seen}{looked}</article>"
+    )
 
 
-def change_face(
-    crop: np.ndarray, angle: float = 0, light: float = 1, covered: float = 0
-) -> np.ndarray:
-    """Turn, brighten or darken, and cover a face.
-
-    Parameters
-    ----------
-    crop
-        uint8 (48, 48, 1).
-    angle
-        Degrees, counter-clockwise.
-    light
-        Factor by which the brightness is multiplied, at least 0.
-    covered
-        Share of the height, 0 to 1, that a grey bar covers from below.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 (48, 48, 1).
-    """
-    picture = Image.fromarray(crop[:, :, 0])
-    grey = int(np.median(crop))
-    turned = picture.rotate(angle, Image.Resampling.BILINEAR, fillcolor=grey)
-    changed = np.clip(np.asarray(turned, np.float32) * light, 0, 255).astype(np.uint8)
-    rows = round(covered * len(changed))
-    if rows:
-        changed[-rows:] = grey
-    return changed[..., None]
+def _alert(text: str) -> str:
+    return f"<p role=alert>{html.escape(text)}</p>"
 
 
-def photo_explorer(model: keras.Model) -> widgets.VBox:
-    """Make widgets that take a photo, show its faces and predictions, and change a face.
-
-    Parameters
-    ----------
-    model
-        A network of `get_model` or `load_model`. Only its emotion head is shown.
-
-    Returns
-    -------
-    ipywidgets.VBox
-        To be displayed.
-    """
-    choice = photo_input()
-    message = widgets.HTML()
-    shown = widgets.Image(format="png")
-    face = widgets.Dropdown(description="face")
-    angle = widgets.FloatSlider(0, min=-60, max=60, step=5, description="turn (°)")
-    light = widgets.FloatSlider(1, min=0.1, max=2, step=0.1, description="light")
-    covered = widgets.FloatSlider(0, min=0, max=0.8, step=0.05, description="cover")
-    changed = widgets.Image(format="png")
-    bars = {name: widgets.FloatProgress(max=1, description=name) for name in TASKS["emotion"]}
-    numbers = {name: widgets.Label() for name in bars}
-    rows = widgets.VBox([widgets.HBox([bars[name], numbers[name]]) for name in bars])
-    tools = widgets.HBox([widgets.VBox([face, angle, light, covered]), changed, rows])
-    tools.layout.flex_flow = "row wrap"
-    for widget in (shown, tools):
-        widget.layout.display = "none"
-    sliders = {angle: 0, light: 1, covered: 0}  # and how a new photo is shown
-    found: dict[str, np.ndarray] = {}
-
-    def show_photo(file: Mapping) -> None:
-        shown.layout.display = tools.layout.display = "none"
-        _say(message, "Looking for faces …")
-        try:
-            picture = read_upload(file)
-            crops, table = predict_photo(model, picture)
-        except ValueError as error:
-            _say(message, str(error), "#D55E00")
-            return
-        if table.empty:
-            _say(message, f"{NO_FACE.capitalize()}. A larger, sharper or frontal one may help.")
-            return
-        few = "" if len(table) <= SHOWN_FACES else f" The {SHOWN_FACES} largest are shown."
-        _say(message, f"{len(table)} face{'s' * (len(table) > 1)} found.{few}")
-        figure = plots.photo(picture, table.head(SHOWN_FACES))
-        figure.axes[0].set_title("")  # it would count the faces that are shown
-        shown.value = _png(figure)
-        found["crops"] = crops
-        for widget in (face, *sliders):
-            widget.unobserve(show_change, "value")
-        face.options = [(str(number + 1), number) for number in range(len(crops[:SHOWN_FACES]))]
-        face.value = 0
-        for slider, value in sliders.items():
-            slider.value = value
-        observe_tools()
-        shown.layout.display = ""
-        tools.layout.display = "flex"
-        show_change()
-
-    def show_change(_=None) -> None:
-        crop = change_face(found["crops"][face.value], angle.value, light.value, covered.value)
-        probabilities = predict(model, crop[None])["emotion"][0]
-        best = TASKS["emotion"][int(probabilities.argmax())]
-        changed.value = _png(plots.looked_at(crop, grad_cam(model, crop), best))
-        for name, probability in zip(bars, probabilities, strict=True):
-            bars[name].value = float(probability)
-            numbers[name].value = f"{probability:.0%}"
-
-    def observe_tools() -> None:
-        for widget in (face, *sliders):
-            widget.observe(show_change, "value")
-
-    def on_upload(change) -> None:
-        for file in uploaded_files(change["new"]):
-            show_photo(file)
-
-    if choice.has_trait("photo"):
-        choice.observe(lambda change: show_photo(change["new"]), "photo")
-    else:
-        choice.observe(on_upload, "value")
-    observe_tools()
-    return widgets.VBox([choice, message, shown, tools])
+def _address(picture: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture).decode()
 
 
-def _say(place: widgets.HTML, text: str, colour: str = "inherit") -> None:
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;")
-    place.value = f'<span role="status" style="color:{colour}">{escaped}</span>'
+def page(model: keras.Model) -> gr.Blocks:
+    """Return the page; it opens on a portrait that is in the public domain."""
+
+    def show(chosen: list[tuple[str, str | None]]) -> tuple[None, str]:
+        shown = []
+        for path in (Path(path) for path, _ in chosen):
+            try:
+                upload = {"name": path.name, "size": 0, "content": path.read_bytes()}
+                shown.append(show_photo(model, read_upload(upload)))
+            except ValueError as error:
+                shown.append(_alert(str(error)))
+            finally:
+                shutil.rmtree(path.parent, ignore_errors=True)
+        return None, "".join(shown)
+
+    with gr.Blocks(title="Expressions in your photos", analytics_enabled=False) as blocks:
+        gr.Markdown(INTRODUCTION)
+        photos = gr.Gallery(
+            label="Photos", type="filepath", interactive=True, file_types=["image"], columns=4
+        )
+        shown = gr.HTML(show_photo(model, Image.fromarray(data.astronaut())))
+        photos.upload(show, photos, [photos, shown], api_visibility="private")
+    return blocks
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    plots.save(figure, buffer, dpi=90)
-    return buffer.getvalue()
+def serve(port: int | None) -> None:
+    """Serve the page to this machine; without a port, choose a free one and open a browser."""
+    plots.use_style()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
+        page(load_model("FER")).launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            inbrowser=port is None,
+            share=False,
+            run_history=False,  # it would keep the photos in the browser
+            max_file_size=MAX_UPLOAD,
+            footer_links=[],
+            theme=gr.themes.Base(**fonts),  # others ask a server of Google's for their fonts
+            css=STYLE,
+        )
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]) if sys.argv[1:] else None)

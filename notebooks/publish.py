@@ -38,7 +38,7 @@ SECONDS = {
 
 # What is in the zip for Colab, beside the package.
 PACKED = (
-    *("notebooks/[0-9]*.ipynb", "notebooks/ex*.py", "notebooks/photo_page.py"),
+    *("notebooks/[0-9]*.ipynb", "notebooks/ex*.py"),
     *("notebooks/*.md", "notebooks/sample.png", "data", "LICENSE"),
     "README.md",  # beside data/, it marks the project's folder for the package
     "tests/benchmarks/results.json",  # notebook 10 shows it

@@ -5,7 +5,7 @@ import json
 project = "Multi-task facial expression recognition"
 author = "the fer_helpers authors"
 extensions = ["myst_nb", "sphinx-mathjax-offline"]
-exclude_patterns = ["demo.ipynb", "site", ".ipynb_checkpoints"]
+exclude_patterns = ["site", ".ipynb_checkpoints"]
 myst_enable_extensions = ["dollarmath"]
 html_theme = "sphinx_book_theme"
 html_title = project

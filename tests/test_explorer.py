@@ -2,7 +2,6 @@
 
 import datetime
 import io
-import sys
 
 import ipywidgets
 import numpy as np
@@ -10,10 +9,10 @@ import pytest
 from PIL import Image
 from skimage import data
 
-import photo_page
+import explorer
+from explorer import change_face, photo_explorer, read_upload, uploaded_files
 from fer_helpers.labels import TASKS
 from fer_helpers.model import build_model
-from photo_page import change_face, photo_explorer, read_upload, uploaded_files
 
 
 def png(array):
@@ -40,7 +39,7 @@ def test_what_is_no_image_is_refused_by_its_content(monkeypatch):
         read_upload(upload_of("notes.jpg", b"just text"))
     with pytest.raises(ValueError, match=r"^half\.png cannot be read as an image"):
         read_upload(upload_of("half.png", png(data.astronaut())[:20_000]))
-    monkeypatch.setattr(photo_page, "MAX_UPLOAD", 1 << 20)
+    monkeypatch.setattr(explorer, "MAX_UPLOAD", 1 << 20)
     # The browser does not send what is too large, only its size; another sender may.
     for upload in (upload_of("large.png", b"", 2 << 20), upload_of("large.png", bytes(2 << 20), 1)):
         with pytest.raises(ValueError, match=r"large\.png has 2 MB: at most 1 MB are read"):
@@ -53,28 +52,6 @@ def test_what_is_no_image_is_refused_by_its_content(monkeypatch):
 def test_a_large_photo_is_shrunk_before_it_is_drawn():
     large = png(np.zeros((6000, 9000), np.uint8))  # 54 megapixels
     assert read_upload(upload_of("large.png", large)).size == (3072, 2048)
-
-
-def test_a_number_in_place_of_content_is_not_taken_as_that_many_bytes():
-    choice = photo_explorer(build_model(widths=(4, 4, 8, 8))).children[0]
-    with pytest.raises(TypeError):
-        choice.photo = {"name": "a.png", "size": 1, "content": 1 << 40}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps this limit")
-def test_the_memory_of_the_page_is_limited():
-    import resource
-
-    import serve_demo
-
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    try:
-        serve_demo.limit_memory()
-        np.empty(1 << 30, np.uint8)
-        with pytest.raises(MemoryError):
-            np.empty(serve_demo.MAX_MEMORY, np.uint8)
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def test_a_face_is_turned_darkened_and_covered():
@@ -90,13 +67,18 @@ def test_a_face_is_turned_darkened_and_covered():
     np.testing.assert_array_equal(covered[:36], face[::-1][:36])
 
 
-def choose(choice, name, content, size=None):
-    choice.photo = upload_of(name, memoryview(content), size)
+def choose(choice, name, content):
+    when = datetime.datetime.now(datetime.UTC)
+    file = {"name": name, "type": "image/png", "size": len(content), "last_modified": when}
+    if ipywidgets.__version__ >= "8":
+        value = ({**file, "content": memoryview(content)},)
+    else:
+        value = {name: {"metadata": file, "content": content}}
+    choice.set_trait("value", value)
 
 
 def test_explorer_shows_a_face_or_says_what_is_wrong():
-    explorer = photo_explorer(build_model(widths=(4, 4, 8, 8)))
-    choice, message, shown, tools = explorer.children
+    choice, message, shown, tools = photo_explorer(build_model(widths=(4, 4, 8, 8))).children
     sliders, changed, answer = tools.children
     bars = [row.children[0] for row in answer.children]
 
@@ -122,7 +104,7 @@ def test_explorer_shows_a_face_or_says_what_is_wrong():
     choose(choice, "again.png", png(data.astronaut()))
     assert [slider.value for slider in sliders.children[1:]] == [0, 1, 0]
     assert [bar.value for bar in bars] == pytest.approx(before)
-    choose(choice, "huge.jpg", b"", 25 << 20)
+    choose(choice, "huge.jpg", bytes(25 << 20))
     assert "huge.jpg has 25 MB: at most 20 MB are read" in message.value
     assert shown.layout.display == tools.layout.display == "none"
     choose(choice, "black.png", png(np.zeros((90, 90, 3), np.uint8)))
@@ -131,30 +113,15 @@ def test_explorer_shows_a_face_or_says_what_is_wrong():
 
 
 def test_of_many_faces_all_are_counted_and_the_largest_shown(monkeypatch):
-    explorer = photo_explorer(build_model(widths=(4, 4, 8, 8)))
-    choice, message, _, tools = explorer.children
-    crops, table = photo_page.predict_photo(build_model(widths=(4, 4, 8, 8)), data.astronaut())
+    choice, message, _, tools = photo_explorer(build_model(widths=(4, 4, 8, 8))).children
+    crops, table = explorer.predict_photo(build_model(widths=(4, 4, 8, 8)), data.astronaut())
     eleven = np.repeat(crops, 11, axis=0), table.loc[[0] * 11].reset_index(drop=True)
     titles = []
-    monkeypatch.setattr(photo_page, "predict_photo", lambda *_: eleven)
+    monkeypatch.setattr(explorer, "predict_photo", lambda *_: eleven)
     monkeypatch.setattr(
-        photo_page, "_png", lambda figure: titles.append(figure.axes[0].get_title()) or b""
+        explorer, "png", lambda figure: titles.append(figure.axes[0].get_title()) or b""
     )
     choose(choice, "astronaut.png", png(data.astronaut()))
     assert "11 faces found. The 4 largest are shown.<" in message.value
     assert titles[0] == ""  # no second count
     assert len(tools.children[0].children[0].options) == 4
-
-
-def test_without_anywidget_the_page_offers_the_upload_alone(monkeypatch):
-    monkeypatch.setitem(sys.modules, "anywidget", None)
-    upload, message = photo_explorer(build_model(widths=(4, 4, 8, 8))).children[:2]
-    assert isinstance(upload, ipywidgets.FileUpload)
-    when = datetime.datetime.now(datetime.UTC)
-    file = {"name": "a.jpg", "type": "image/jpeg", "size": 4, "last_modified": when}
-    if ipywidgets.__version__ >= "8":
-        value = ({**file, "content": memoryview(b"text")},)
-    else:
-        value = {file["name"]: {"metadata": file, "content": b"text"}}
-    upload.set_trait("value", value)
-    assert "a.jpg is not an image" in message.value
