@@ -60,19 +60,37 @@ def machine_limits(dtype: str = "float32", side: int = 2048) -> dict[str, float]
     """
     itemsize = 4 if dtype == "float32" else 2
     matrix = ops.cast(keras.random.normal((side, side), seed=0), dtype)
-    array = ops.cast(keras.random.normal((16, side, side), seed=0), dtype)
     # The best of several: a limit is what can be reached, whatever else the machine does.
-    product, copy = (
-        min(seconds(once, 1) for _ in range(8))
-        for once in (
-            lambda: np.asarray(ops.matmul(matrix, matrix)[0, :1]),
-            lambda: np.asarray((array * 2)[0, 0, :1]),
-        )
+    product = min(
+        seconds(lambda: np.asarray(ops.matmul(matrix, matrix)[0, :1]), 1) for _ in range(8)
     )
     return {
         "multiply_adds": side**3 / product,
-        "bytes": 2 * itemsize * 16 * side**2 / copy,  # read once, written once
+        "bytes": copy_rate(16 * itemsize * side**2 / 1e6, dtype),
     }
+
+
+def copy_rate(megabytes: float, dtype: str = "float32") -> float:
+    """Measure how many bytes per second are read and written where an array is scaled.
+
+    Parameters
+    ----------
+    megabytes
+        Size of the array. A small one stays in the processor's caches, a large one comes from
+        the main memory; for a very small one the call itself takes most of the time.
+    dtype
+        ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+
+    Returns
+    -------
+    float
+        Bytes per second: the array is read once and written once.
+    """
+    itemsize = 4 if dtype == "float32" else 2
+    count = round(megabytes * 1e6 / itemsize)
+    array = ops.cast(keras.random.normal((count,), seed=0), dtype)
+    copy = min(seconds(lambda: np.asarray((array * 2)[:1]), 1) for _ in range(8))
+    return 2 * itemsize * count / copy
 
 
 def layer_costs(model: keras.Model, itemsize: int = 4) -> pd.DataFrame:
