@@ -102,8 +102,8 @@ def roofline(
     Parameters
     ----------
     table
-        A row per layer, each with arithmetic; columns ``multiply_adds``, ``bytes`` and
-        ``seconds``, all per face.
+        A row per layer, each with arithmetic; columns ``kind``, and ``multiply_adds``,
+        ``bytes`` and ``seconds``, all per face.
     limits
         ``multiply_adds`` and ``bytes`` per second, see
         `fer_helpers.studies.speed.machine_limits`.
@@ -124,9 +124,9 @@ def roofline(
         higher = np.minimum(limits["multiply_adds"], line * in_cache)
         axes.plot(line, higher / 1e9, "--", color="0.3", label="arrays in the caches")
     rates = table["multiply_adds"] / table["seconds"] / 1e9
-    for place, (kind, rows) in enumerate(table.groupby(table.get("kind", "layer"))):
+    for place, (kind, rows) in enumerate(table.groupby("kind")):
         axes.plot(intensity[rows.index], rates[rows.index], "o", color=COLOURS[place], label=kind)
-    axes.set(xscale="log", yscale="log", title="Under the roof")
+    axes.set(xscale="log", yscale="log", title="The roofline")
     axes.set_ylim(rates.min() / 3, 2 * max(roof.max() / 1e9, rates.max()))
     axes.set(xlabel="multiply-adds per byte", ylabel="billion\nmultiply-adds per second")
     for axis in (axes.xaxis, axes.yaxis):
@@ -155,7 +155,7 @@ def timeline(traces: Mapping[str, pd.DataFrame], spans: Sequence[str]) -> Figure
     figure, panels = plt.subplots(len(traces), figsize=size, sharex=True, squeeze=False)
     for axes, (title, trace) in zip(panels[:, 0], traces.items(), strict=True):
         rows = {name: trace[trace["name"] == name] for name in spans}
-        begin = min(part["start"].min() for part in rows.values())
+        begin = trace.loc[trace["name"].isin(spans), "start"].min()
         work = trace[trace["operation"] != ""]
         threads = work.groupby("thread")["duration"].sum().nlargest(2).index
         rows |= {f"compute {n}": work[work["thread"] == t] for n, t in enumerate(threads, 1)}
@@ -163,7 +163,6 @@ def timeline(traces: Mapping[str, pd.DataFrame], spans: Sequence[str]) -> Figure
             bars = list(zip(part["start"] - begin, part["duration"], strict=True))
             axes.broken_barh(bars, (place - 0.35, 0.7), color=COLOURS[min(place, len(spans))])
         axes.set_yticks(range(len(rows)), list(rows))
-        axes.invert_yaxis()
-        axes.set(title=title, ylabel="thread", xlim=(0, None))
+        axes.set(title=title, ylabel="thread", xlim=(0, None), ylim=(len(rows) - 0.5, -0.5))
     panels[-1, 0].set(xlabel="milliseconds")
     return figure
