@@ -7,6 +7,7 @@ solution in its metadata. `solution` prints it, and ``make solutions`` writes so
 import dis
 import functools
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -929,17 +930,29 @@ def _faces_needed(answer) -> None:
     _expect(value <= needed, "fewer are enough: look for the smallest number")
 
 
-def _least_time(answer) -> None:
-    value = _number(answer)
-    _expect(not np.isclose(value, 3), "both happen at the same time: the longer of the two counts")
-    _expect(
-        not np.isclose(value, 1), "that is the time of the arithmetic: how long do the bytes take?"
-    )
-    _expect(not np.isclose(value, 0.002), "that is in seconds: give milliseconds")
-    _expect(
-        np.isclose(value, 2),
-        "divide both by their rates, and take the longer of the two times",
-    )
+def _least_ms(function) -> None:
+    limits = {"multiply_adds": 60e9, "bytes": 4e9}
+    given = dict.fromkeys(limits, 1e9)
+    for work, moved, rates, least in (
+        (60e6, 8e6, limits, 2.0),  # memory
+        (240e6, 8e6, limits, 4.0),  # arithmetic
+        (0.0, 3e6, given, 3.0),
+        (5e6, 5e6, given, 5.0),
+    ):
+        both = 1e3 * work / rates["multiply_adds"], 1e3 * moved / rates["bytes"]
+        value = _number(_call(function, work, moved, dict(rates)))
+        if not np.isclose(value, least):
+            _expect(
+                not np.isclose(value, sum(both)),
+                "that is the sum; the layer does both at the same time",
+            )
+            _expect(not np.isclose(1e3 * value, least), "that looks like seconds: give ms")
+            _expect(
+                not any(np.isclose(value, both)),
+                f"{value:g} ms where the arithmetic takes {both[0]:g} and the bytes {both[1]:g}: "
+                "is everything done by then?",
+            )
+        _expect(np.isclose(value, least), "divide both by their rates, and compare the two times")
 
 
 def _merged_mean(function) -> None:
@@ -955,6 +968,64 @@ def _merged_mean(function) -> None:
     with np.errstate(all="ignore"):
         nothing = _number(_call(function, np.zeros(2), np.zeros(2)))
     _expect(nothing == 0, f"{nothing} where no device has a label: it should be 0")
+
+
+def _busy(function) -> None:
+    for intervals, total in (
+        ([(0.0, 2.0), (5.0, 1.0)], 3.0),
+        ([(0.0, 4.0), (2.0, 4.0)], 6.0),
+        ([(0.0, 10.0), (1.0, 2.0), (5.0, 1.0)], 10.0),  # within the first one
+        ([(6.0, 2.0), (0.0, 3.0), (2.0, 2.0), (20.0, 1.0)], 7.0),
+        ([(3.0, 1.0), (3.0, 1.0)], 1.0),
+        ([], 0.0),
+    ):
+        starts, durations = np.array(intervals).reshape(-1, 2).T
+        value = _number(_call(function, starts.copy(), durations.copy()))
+        shown = ", ".join(f"{start:g} to {start + length:g}" for start, length in intervals)
+        if intervals and not np.isclose(value, total):
+            _expect(
+                not np.isclose(value, durations.sum()),
+                f"operations run from {shown}: time in which two of them run counts once",
+            )
+            _expect(
+                not np.isclose(value, (starts + durations).max() - starts.min()),
+                f"operations run from {shown}: the time between them does not count",
+            )
+        _expect(
+            np.isclose(value, total),
+            f"{value:g} ms for operations that run from {shown or 'nowhere, as there are none'}",
+        )
+
+
+def _training_rate(function) -> None:
+    for batch, sleep in ((8, 0.02), (32, 0.02), (32, 0.05)):
+        taken = []
+
+        def train(faces, sleep=sleep, taken=taken):
+            begin = time.perf_counter()
+            time.sleep(sleep if taken else 20 * sleep)  # the first step compiles
+            taken.append((faces, time.perf_counter() - begin))
+
+        value = _number(_call(function, train, batch))
+        _expect(taken, "`train` has not been called: measure it")
+        _expect(all(faces == batch for faces, _ in taken), f"take steps with {batch} faces each")
+        _expect(len(taken) > 1, "only one step: it compiles the network, and that is not the rate")
+        steps = np.array([took for _, took in taken])
+        low, high = 0.7 * batch / steps[1:].max(), 1.3 * batch / steps[1:].min()
+        if not low <= value <= high:
+            _expect(
+                not 0.9 <= value * steps.sum() / (batch * len(steps)) <= 1.1,
+                "the first step counts as well, which compiles: leave it out",
+            )
+            _expect(
+                not low <= batch / max(value, 1e-9) <= high,
+                "that looks like seconds per step: the faces of a step, divided by its seconds",
+            )
+            _expect(
+                not low <= batch * value <= high,
+                "that looks like steps per second: how many faces are in a step?",
+            )
+        _expect(low <= value <= high, f"{value:g}: the steps took {steps[1:].mean():.3f} s each")
 
 
 CHECKS = {
@@ -990,6 +1061,8 @@ CHECKS = {
     "08.4": _own_arm,
     "09.1": _widest_gap,
     "09.2": _faces_needed,
-    "10.1": _least_time,
+    "10.1": _least_ms,
     "10.2": _merged_mean,
+    "10.3": _busy,
+    "10.4": _training_rate,
 }

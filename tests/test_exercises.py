@@ -1,6 +1,7 @@
 """Every exercise has a right solution, and a wrong answer gets a hint that fits it."""
 
 import re
+import time
 from pathlib import Path
 
 import nbformat
@@ -164,6 +165,29 @@ def turned(network, images, labels, rotation, epochs=1, first=True, masked=True)
     model.compile("adam", MaskedCrossentropy() if masked else "categorical_crossentropy")
     model.fit(images, labels, epochs=epochs, verbose=0)
     return model
+
+
+def times(work, moved, limits):
+    return work / limits["multiply_adds"], moved / limits["bytes"]
+
+
+def busy(starts, durations, nested=True, ordered=True):
+    """Exercise 10.3; without `nested` or `ordered` wrong for operations that are so."""
+    order = np.argsort(starts) if ordered else range(len(starts))
+    total, end = 0.0, -np.inf
+    for start, duration in zip(starts[order], durations[order], strict=True):
+        total += max(0.0, start + duration - max(start, end))
+        end = max(end, start + duration) if nested else start + duration
+    return total
+
+
+def rate(train, batch, of=None, first=False):
+    if not first:
+        train(of or batch)
+    begin = time.perf_counter()
+    for _ in range(4):
+        train(of or batch)
+    return 4 * batch / (time.perf_counter() - begin)
 
 
 def threshold(confidence, right, most, answers=np.greater_equal, default=np.inf):
@@ -367,10 +391,30 @@ def weighted(network, *weights, by_name=True):
         ("09.1", lambda right, group, smallest: 0.75, "one face only"),
         ("09.2", 5000, "fewer are enough"),
         ("09.2", 10, "wider than"),
-        ("10.1", 3, "the longer of the two"),
-        ("10.1", 0.002, "in seconds"),
+        ("10.1", 2.0, "should be a function"),
+        ("10.1", lambda work, moved, at: 1e3 * sum(times(work, moved, at)), "the sum"),
+        ("10.1", lambda work, moved, at: max(times(work, moved, at)), "like seconds: give ms"),
+        ("10.1", lambda work, moved, at: 1e3 * times(work, moved, at)[0], "by then"),
+        ("10.1", lambda work, moved, at: 1e3 * times(work, moved, at)[1], "by then"),
+        ("10.1", lambda work, moved, at: 1e3 * min(times(work, moved, at)), "by then"),
+        ("10.1", lambda work, moved, at: max(work, moved) / 1e6, "divide both"),
         ("10.2", lambda means, counts: np.mean(means), "mean of the means"),
         ("10.2", lambda means, counts: np.dot(means, counts) / np.sum(counts), "should be 0"),
+        ("10.3", lambda starts, durations: durations.sum(), "counts once"),
+        ("10.3", lambda starts, durations: (starts + durations).max() - starts.min(), "between"),
+        ("10.3", lambda starts, durations: busy(starts, durations, nested=False), "0 to 10"),
+        ("10.3", lambda starts, durations: busy(starts, durations, ordered=False), "6 to 8"),
+        (
+            "10.3",
+            lambda starts, durations: (len(starts) and busy(starts, durations)) or 1,
+            "nowhere",
+        ),
+        ("10.4", lambda train, batch: 400.0, "has not been called"),
+        ("10.4", lambda train, batch: train(batch) or 400.0, "only one step"),
+        ("10.4", lambda train, batch: rate(train, batch, of=64), "faces each"),
+        ("10.4", lambda train, batch: rate(train, batch, first=True), "leave it out"),
+        ("10.4", lambda train, batch: batch / rate(train, batch), "seconds per step"),
+        ("10.4", lambda train, batch: rate(train, batch) / batch, "steps per second"),
         ("03.1", float("inf"), "whole number"),
         ("03.2", lambda losses, mask: losses.sum() / mask.sum() if mask.any() else 0, "should not"),
         ("03.3", lambda y, amount: np.where(y.any(1)[:, None], y * 0.8 + 0.05, 0), "0.1, 0.8"),

@@ -112,6 +112,18 @@ def drawn(sample_test, tmp_path):
     runs[list(TASKS)] = generator.random((4, 4))
     compared = {"difference": 0.1, "low": 0.0, "low_90": 0.01, "high_90": 0.19, "high": 0.2}
     cosines = {"when": "at the start", "seed": [0, 1], "pair": "emotion, age", "cosine": [0, 0.1]}
+    layers = pd.DataFrame({"multiply_adds": [1e6, 9e6], "bytes": 1e5, "seconds": [1e-3, 1e-4]})
+    layers["kind"] = "Conv2D"
+    limits = {"multiply_adds": 5e9, "bytes": 1e9}
+    trace = pd.DataFrame(
+        {
+            "name": ["read", "step", "a/b:Mul", "c/d:Add"],
+            "thread": ["python", "python", "compute", "compute"],
+            "operation": ["", "", "Mul", "Add"],
+            "start": [0.0, 5.0, 6.0, 8.0],
+            "duration": [4.0, 5.0, 1.0, 2.0],
+        }
+    )
     yield {
         "faces": plots.faces(X[:3], ["one", "two", "three"], title="Three"),
         "class_counts": plots.class_counts(y),
@@ -129,6 +141,8 @@ def drawn(sample_test, tmp_path):
         "doses": figures.doses(runs, pd.DataFrame(compared, index=["1"]), 0.005),
         "fractions": figures.fractions(runs),
         "conflict": figures.conflict(pd.DataFrame(cosines)),
+        "roofline": figures.roofline(layers, limits, 4e9),
+        "timeline": figures.timeline({"first": trace, "second": trace.iloc[1:]}, ["read", "step"]),
         "groups": plots.groups(group_table(y, chances, "emotion", "age"), "By age"),
     }
     plt.close("all")
@@ -157,6 +171,25 @@ def test_every_figure_is_named(drawn):
     figure, axes = plt.subplots()
     axes.plot([1, 2])
     assert list(unnamed(figure)) == ["a title", "a name of the x axis", "a name of the y axis"]
+
+
+def test_timeline_begins_with_its_first_span_and_has_a_row_for_each(drawn):
+    first, second = drawn["timeline"].axes
+    rows = [bars.get_paths()[0].get_extents() for bars in first.collections if bars.get_paths()]
+    assert [row.x0 for row in rows] == [0, 5, 6]
+    rows = [bars.get_paths()[0].get_extents() for bars in second.collections if bars.get_paths()]
+    assert [row.x0 for row in rows] == [0, 1]  # nothing was read there: time begins with the step
+    assert first.get_ylim() == second.get_ylim() == (2.5, -0.5)
+
+
+def test_roofline_has_two_slopes_and_contains_all_layers(drawn):
+    (axes,) = drawn["roofline"].axes
+    slow, fast, dots = axes.get_lines()
+    low, high = slow.get_ydata()[0], fast.get_ydata()[0]
+    assert high == pytest.approx(4 * low)
+    assert slow.get_ydata()[-1] == fast.get_ydata()[-1] == 5
+    np.testing.assert_allclose(dots.get_ydata(), [1, 90])  # the second one beats the roof
+    assert axes.get_ylim()[1] > 90
 
 
 def test_typical_is_the_median_and_confusion_counts_by_row():

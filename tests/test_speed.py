@@ -8,7 +8,16 @@ import pytest
 
 from fer_helpers.model import build_model
 from fer_helpers.studies import speed
-from fer_helpers.studies.speed import floor, layer_costs, layer_seconds, machine_limits, seconds
+from fer_helpers.studies.speed import (
+    floor,
+    layer_costs,
+    layer_seconds,
+    machine_limits,
+    read_trace,
+    record_trace,
+    seconds,
+    span,
+)
 
 
 @pytest.fixture
@@ -94,3 +103,86 @@ def test_machine_limits_count_what_was_multiplied_and_moved(monkeypatch, dtype, 
         "multiply_adds": 16**3 / 0.25,
         "bytes": 2 * itemsize * 16 * 16**2 / 1.0,
     }
+
+
+def write_trace(folder, threads):
+    """A recording as the profilers write it; per thread its start in ns, and its events in ps."""
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    space = xplane_pb2.XSpace()
+    plane = space.planes.add(name="/host:CPU")
+    for thread, (start, events) in threads.items():
+        line = plane.lines.add(name=thread, timestamp_ns=start)
+        for name, offset, duration in events:
+            number = len(plane.event_metadata) + 1
+            plane.event_metadata[number].name = name
+            line.events.add(metadata_id=number, offset_ps=offset, duration_ps=duration)
+    file = folder / "plugins" / "profile" / "today" / "here.xplane.pb"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(space.SerializeToString())
+
+
+def test_a_trace_is_read_in_milliseconds_from_its_first_event(tmp_path):
+    convolution = "net/stem_1/convolution:_MklNativeConv2D"
+    compute = [
+        (convolution, 3_000_000_000, 2_000_000_000),
+        ("ExecutorState::Process", 0, 9_000_000_000),
+        ("Record", 1, 0),
+    ]
+    python = [("step", 0, 5_000_000_000), ("EagerExecute: __inference_f_1", 1_000_000, 500_000)]
+    fused = [("add_maximum_fusion.3", 0, 1_000_000), ("ThunkExecutor::Execute", 0, 2_000_000)]
+    write_trace(
+        tmp_path,
+        {
+            "python": (1_000_000, python),
+            "tf_Compute/-7": (2_000_000, compute),
+            "tf_XLAEigen/8": (2_000_000, fused),
+        },
+    )
+    trace = read_trace(tmp_path)
+    assert set(trace["thread"]) == {"python 0", "tf_Compute 1", "tf_XLAEigen 2"}
+    assert "Record" not in set(trace["name"])
+    assert trace.loc[trace["name"] == "step", ["start", "duration"]].to_numpy().tolist() == [[0, 5]]
+    operations = trace[trace["operation"] != ""].set_index("operation")
+    assert operations.index.tolist() == ["Conv2D", "fusion"]
+    np.testing.assert_allclose(operations["start"], [4, 1])
+    np.testing.assert_allclose(operations["duration"], [2, 0.001])
+
+
+@pytest.mark.parametrize(
+    ("thread", "name", "kind"),
+    [
+        ("tf_Compute 1", "a/b/AddN:AddN", "AddN"),
+        ("tf_Compute 1", "gradient_tape/c/Conv2DBackpropFilter:_MklConv2DX", "Conv2DX"),
+        ("tf_Compute 1", "KernelAndDeviceFunc::Run", ""),
+        ("python 0", "EagerLocalExecute: AssignVariableOp", ""),
+        ("python 0", "fusion.1", ""),
+        ("tf_XLAEigen 1", "copy.237", "copy"),
+        ("tf_XLAEigen 1", "ThunkExecutor::Execute (wait for completion)", ""),
+    ],
+)
+def test_operations_are_told_from_the_frames_around_them(thread, name, kind):
+    assert speed._operation(thread, name) == kind
+
+
+def test_a_recording_has_the_spans_and_the_operations_of_its_block_only(tmp_path):
+    images = np.zeros((4, 8, 8, 1), np.float32)
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs))
+    model.predict_on_batch(images)
+    for name in ("earlier", "later"):
+        with record_trace(tmp_path), span(name):
+            model.predict_on_batch(images)
+    trace = read_trace(tmp_path).set_index("name")
+    assert "later" in trace.index
+    assert "earlier" not in trace.index
+    operations = trace[trace["operation"] != ""]
+    assert len(operations)
+    begin, duration = trace.loc["later", ["start", "duration"]]
+    assert (operations["start"] >= begin).all()
+    assert (operations["start"] + operations["duration"] <= begin + duration).all()
+
+
+def test_a_folder_without_a_recording(tmp_path):
+    with pytest.raises(FileNotFoundError, match="record_trace"):
+        read_trace(tmp_path)

@@ -1,6 +1,6 @@
-"""The figures of the studies: arms, doses, gradients, growth and the roofline."""
+"""The figures of the studies: arms, doses, gradients, growth, the roofline and recorded traces."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -159,17 +159,21 @@ def growth(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def roofline(table: pd.DataFrame, limits: Mapping[str, float]) -> Figure:
-    """Draw the rate of each layer against its multiply-adds per byte, below the machine's limit.
+def roofline(
+    table: pd.DataFrame, limits: Mapping[str, float], in_cache: float | None = None
+) -> Figure:
+    """Draw the rate of each layer against its multiply-adds per byte, with the machine's limits.
 
     Parameters
     ----------
     table
-        A row per layer, each with arithmetic; columns ``multiply_adds``, ``bytes`` and
-        ``seconds``, all per face.
+        A row per layer, each with arithmetic; columns ``kind``, and ``multiply_adds``,
+        ``bytes`` and ``seconds``, all per face.
     limits
         ``multiply_adds`` and ``bytes`` per second, see
         `fer_helpers.studies.speed.machine_limits`.
+    in_cache
+        Bytes per second of a copy that stays in the processor's caches, for a second slope.
 
     Returns
     -------
@@ -180,14 +184,50 @@ def roofline(table: pd.DataFrame, limits: Mapping[str, float]) -> Figure:
     bend = limits["multiply_adds"] / limits["bytes"]
     line = np.geomspace(min(intensity.min(), bend) / 4, 2 * intensity.max(), 200)
     roof = np.minimum(limits["multiply_adds"], line * limits["bytes"])
-    axes.plot(line, roof / 1e9, color="0.3", label="what the machine reaches")
+    axes.plot(line, roof / 1e9, color="0.3", label="large matrices, large arrays")
+    if in_cache:
+        higher = np.minimum(limits["multiply_adds"], line * in_cache)
+        axes.plot(line, higher / 1e9, "--", color="0.3", label="arrays in the caches")
     rates = table["multiply_adds"] / table["seconds"] / 1e9
-    axes.plot(intensity, rates, "o", color=COLOURS[1], label="a convolution")
-    axes.set(xscale="log", yscale="log", title="Under the roof")
-    axes.set_ylim(rates.min() / 3, 2 * roof.max() / 1e9)
+    for place, (kind, rows) in enumerate(table.groupby("kind")):
+        axes.plot(intensity[rows.index], rates[rows.index], "o", color=COLOURS[place], label=kind)
+    axes.set(xscale="log", yscale="log", title="The roofline")
+    axes.set_ylim(rates.min() / 3, 2 * max(roof.max() / 1e9, rates.max()))
     axes.set(xlabel="multiply-adds per byte", ylabel="billion\nmultiply-adds per second")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def timeline(traces: Mapping[str, pd.DataFrame], spans: Sequence[str]) -> Figure:
+    """Draw recordings below each other, on one time scale: who is busy when.
+
+    Parameters
+    ----------
+    traces
+        Title -> the table of `fer_helpers.studies.speed.read_trace`.
+    spans
+        Names of events that get a row of their own. Below them come the two threads whose
+        operations take longest. Time begins with the first of these spans.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    size = (7, 0.35 * (len(spans) + 2) * len(traces) + 1)
+    figure, panels = plt.subplots(len(traces), figsize=size, sharex=True, squeeze=False)
+    for axes, (title, trace) in zip(panels[:, 0], traces.items(), strict=True):
+        rows = {name: trace[trace["name"] == name] for name in spans}
+        begin = trace.loc[trace["name"].isin(spans), "start"].min()
+        work = trace[trace["operation"] != ""]
+        threads = work.groupby("thread")["duration"].sum().nlargest(2).index
+        rows |= {f"compute {n}": work[work["thread"] == t] for n, t in enumerate(threads, 1)}
+        for place, part in enumerate(rows.values()):
+            bars = list(zip(part["start"] - begin, part["duration"], strict=True))
+            axes.broken_barh(bars, (place - 0.35, 0.7), color=COLOURS[min(place, len(spans))])
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set(title=title, ylabel="thread", xlim=(0, None), ylim=(len(rows) - 0.5, -0.5))
+    panels[-1, 0].set(xlabel="milliseconds")
     return figure

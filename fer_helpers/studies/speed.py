@@ -5,9 +5,13 @@ at the rate of a large matrix product, or its bytes at the rate of a copy, which
 (the roofline of Williams, Waterman & Patterson 2009).
 """
 
+import contextlib
 import math
+import re
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -56,19 +60,37 @@ def machine_limits(dtype: str = "float32", side: int = 2048) -> dict[str, float]
     """
     itemsize = 4 if dtype == "float32" else 2
     matrix = ops.cast(keras.random.normal((side, side), seed=0), dtype)
-    array = ops.cast(keras.random.normal((16, side, side), seed=0), dtype)
     # The best of several: a limit is what can be reached, whatever else the machine does.
-    product, copy = (
-        min(seconds(once, 1) for _ in range(8))
-        for once in (
-            lambda: np.asarray(ops.matmul(matrix, matrix)[0, :1]),
-            lambda: np.asarray((array * 2)[0, 0, :1]),
-        )
+    product = min(
+        seconds(lambda: np.asarray(ops.matmul(matrix, matrix)[0, :1]), 1) for _ in range(8)
     )
     return {
         "multiply_adds": side**3 / product,
-        "bytes": 2 * itemsize * 16 * side**2 / copy,  # read once, written once
+        "bytes": copy_rate(16 * itemsize * side**2 / 1e6, dtype),
     }
+
+
+def copy_rate(megabytes: float, dtype: str = "float32") -> float:
+    """Measure how many bytes per second are read and written where an array is scaled.
+
+    Parameters
+    ----------
+    megabytes
+        Size of the array. A small one stays in the processor's caches, a large one comes from
+        the main memory; for a very small one the call itself takes most of the time.
+    dtype
+        ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+
+    Returns
+    -------
+    float
+        Bytes per second: the array is read once and written once.
+    """
+    itemsize = 4 if dtype == "float32" else 2
+    count = round(megabytes * 1e6 / itemsize)
+    array = ops.cast(keras.random.normal((count,), seed=0), dtype)
+    copy = min(seconds(lambda: np.asarray((array * 2)[:1]), 1) for _ in range(8))
+    return 2 * itemsize * count / copy
 
 
 def layer_costs(model: keras.Model, itemsize: int = 4) -> pd.DataFrame:
@@ -167,3 +189,91 @@ def layer_seconds(model: keras.Model) -> pd.Series:
         run = compiled(layer)
         times[layer.name] = seconds(lambda run=run, given=given: np.asarray(run(given)), 5)
     return pd.Series(times) / BATCH
+
+
+@contextlib.contextmanager
+def record_trace(folder: str | Path) -> Iterator[None]:
+    """Record what every thread of this process does meanwhile, with the backend's profiler.
+
+    Parameters
+    ----------
+    folder
+        Where the recording is written. An older one in it is deleted.
+    """
+    shutil.rmtree(Path(folder, "plugins", "profile"), ignore_errors=True)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0  # every Python call would be recorded, and slowed down
+        with jax.profiler.trace(folder, profiler_options=options):
+            yield
+    else:
+        import tensorflow as tf
+
+        with tf.profiler.experimental.Profile(str(folder)):
+            yield
+
+
+def span(name: str) -> contextlib.AbstractContextManager:
+    """Return a context whose block appears under `name` in the recording of `record_trace`."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.profiler.TraceAnnotation(name)
+    import tensorflow as tf
+
+    return tf.profiler.experimental.Trace(name)
+
+
+def read_trace(folder: str | Path) -> pd.DataFrame:
+    """Read a recording of `record_trace`.
+
+    Parameters
+    ----------
+    folder
+        The folder that it was written to.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per event, in the order of ``thread`` and ``start``. ``thread``: such as
+        "tf_Compute 1". ``name``. ``start`` and ``duration``, in milliseconds from the start of
+        the first event. ``operation``: its kind, such as "Conv2D" (on JAX "fusion"), and empty
+        for all that is not an operation of the network: the spans, and the frames that TensorFlow
+        and JAX put around operations. Events without a duration are left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no recording in the folder.
+    """
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    files = sorted(Path(folder).glob("plugins/profile/*/*.xplane.pb"))
+    if not files:
+        raise FileNotFoundError(f"no recording in {folder}: make one with record_trace")
+    space = xplane_pb2.XSpace.FromString(files[-1].read_bytes())
+    rows = []
+    for plane in space.planes:
+        for number, line in enumerate(plane.lines):
+            thread = f"{line.name.split('/')[0]} {number}"
+            for event in line.events:
+                name = plane.event_metadata[event.metadata_id].name
+                start = line.timestamp_ns / 1e6 + event.offset_ps / 1e9
+                rows.append((thread, name, start, event.duration_ps / 1e9))
+    trace = pd.DataFrame(rows, columns=["thread", "name", "start", "duration"])
+    trace = trace[trace["duration"] > 0].sort_values(["thread", "start"], ignore_index=True)
+    trace["start"] -= trace["start"].min()
+    pairs = zip(trace["thread"], trace["name"], strict=True)
+    return trace.assign(operation=[_operation(thread, name) for thread, name in pairs])
+
+
+def _operation(thread: str, name: str) -> str:
+    # TensorFlow: "network/layer/convolution:_MklNativeConv2D".
+    if found := re.fullmatch(r"[^:\s]+:(?:_Mkl(?:Native)?)?_?(\w+)", name):
+        return found[1]
+    # JAX: "add_maximum_fusion.3".
+    if thread.startswith("tf_XLA") and re.fullmatch(r"[\w.-]+", name):
+        return re.sub(r".*_(?=fusion)|\.\d+$", "", name)
+    return ""
