@@ -9,9 +9,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import first
-import play
-import publish
+import first  # noqa: E402
+import play  # noqa: E402
+
+import publish  # noqa: E402
 
 project = "Multi-task facial expression recognition"
 author = "the fer_helpers authors"
@@ -63,7 +64,13 @@ def still(state: dict, name: str, alt: str) -> str:
         return f"<label>{words} <select disabled><option>{escape(chosen)}</select></label>"
     if kind in ("ButtonModel", "FileUploadModel"):
         return f"<button disabled>{words}</button>"
+    if kind == "FloatProgressModel":
+        return f"<progress max={widget['max']} value={widget['value']}></progress>"
+    if kind in ("LabelModel", "HTMLModel"):
+        return f"<span>{widget['value']}</span>"
     images = [output.get("data", {}).get("image/png") for output in widget.get("outputs", [])]
+    if kind == "ImageModel":
+        images = [buffer["data"] for buffer in state[name].get("buffers", [])]
     return "".join(
         f'<img src="data:image/png;base64,{"".join(image)}" alt="{escape(alt)}">'
         for image in images
@@ -82,7 +89,7 @@ def replace_widgets(notebook: dict) -> None:
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt")
         names = [output["data"][WIDGET]["model_id"] for output in outputs if output not in kept]
         parts = [still(state, name, alt or "What the widget shows at first.") for name in names]
-        note = "<p>A picture of something to click on: open the notebook to use it.</p>"
+        note = "<p>This is a picture. Open the notebook to use what it shows.</p>"
         html = f'<div class="still">{"".join(parts)}{note}</div>'
         picture = {"output_type": "display_data", "metadata": {}, "data": {"text/html": html}}
         cell["outputs"] = [*kept, picture]
@@ -111,6 +118,15 @@ def prepare(app, name, source):
     source[0] = json.dumps(notebook)
 
 
+def entitle(app, name, template, context, tree):
+    """Give the first page a title of its own; the theme adds the project's name."""
+    if name == "index":
+        context["title"] = "A notebook course"
+
+
 def setup(app):
     play.write_if_needed(DRAWN)
     app.connect("source-read", prepare)
+    app.connect("html-page-context", entitle)
+    # Sphinx does not know what the first page is made of.
+    app.connect("env-get-outdated", lambda *_: ["index"])

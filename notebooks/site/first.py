@@ -7,9 +7,9 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
-import publish
 from PIL import Image
 
+import publish
 from fer_helpers.evaluation import wilson_interval
 from fer_helpers.labels import TASKS
 
@@ -43,7 +43,7 @@ def card(path: Path, folder: Path) -> str:
         image.thumbnail((560, 400))
         image.save(folder / f"{path.stem}.webp", quality=80)
     return (
-        f'<a href="{path.stem}.html"><img src="_static/{path.stem}.webp" alt="{alt}" loading="lazy" '
+        f'<a href="{path.stem}.html"><img src="_static/{path.stem}.webp" alt="{alt}" '
         f'width="{image.width}" height="{image.height}"><h3>{publish.title(path)}</h3>'
         f"<p>{summary(path)}</p><p class='small'>"
         f"{publish.minutes(nbformat.read(path, 4).cells)} min to read</p></a>"
@@ -56,10 +56,10 @@ def heads() -> str:
     for place, (task, classes) in enumerate(TASKS.items()):
         y = 45 + 70 * place
         parts.append(
-            f'<path class="line" d="M441 150L520 {y}M660 {y}H790"/>'
-            f'<rect x="520" y="{y - 22}" width="140" height="44"/>'
+            f'<path class="line" d="M441 150L510 {y}M670 {y}H790"/>'
+            f'<rect x="510" y="{y - 24}" width="160" height="48"/>'
             f'<text x="590" y="{y + 6}">{task}: {len(classes)}</text>'
-            f'<text x="725" y="{y - 8}">× {WEIGHTS[task]}</text>'
+            f'<text x="730" y="{y - 8}">× {WEIGHTS[task]}</text>'
         )
     return "".join(parts)
 
@@ -74,13 +74,15 @@ def scores() -> pd.DataFrame:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     found = re.search(r"PublicTest \|.*?([\d.]+) \(([\d.]+)–([\d.]+)\) \| ([\d.]+)", readme)
     rows = [
-        ("Emotion, FER2013", *map(float, found.groups())),
-        ("Gender, UTKFace, all ages", hits / n, low, high, sexes["n"].max() / n),
+        ("Emotion", *map(float, found.groups())),
+        ("Gender, all ages", hits / n, low, high, sexes["n"].max() / n),
     ]
     for group in table[table["by"] == "age"].itertuples():
         parts = table[table["group"].str.fullmatch(rf"(fe)?male, {re.escape(group.group)}")]
         most = parts["n"].max() / group.n
-        rows.append((f"ages {group.group}", group.accuracy, group.low, group.high, most))
+        rows.append(
+            (f"ages {group.group.replace('-', '–')}", group.accuracy, group.low, group.high, most)
+        )
     return pd.DataFrame(rows, columns=["name", "accuracy", "low", "high", "majority"])
 
 
@@ -88,18 +90,18 @@ def figure(table: pd.DataFrame) -> str:
     """Draw the scores as dots with intervals, an SVG in the page's own colours."""
 
     def x(share: float) -> float:
-        return 240 + 560 * share
+        return 270 + 540 * share
 
     parts = []
     for place, row in enumerate(table.itertuples()):
         y = 20 + 30 * place
         parts.append(
-            f'<text x="225" y="{y + 5}" class="name">{row.name}</text>'
+            f'<text x="255" y="{y + 5}" class="name">{row.name}</text>'
             f'<path class="grid" d="M{x(0)} {y}H{x(1)}"/>'
             f'<path class="line" d="M{x(row.low):.0f} {y}H{x(row.high):.0f}"/>'
             f'<path class="mark" d="M{x(row.majority):.0f} {y - 7}v14"/>'
             f'<circle cx="{x(row.accuracy):.0f}" cy="{y}" r="6"/>'
-            f'<text x="815" y="{y + 5}">{row.accuracy:.2f}</text>'
+            f'<text x="825" y="{y + 5}">{row.accuracy:.2f}</text>'
         )
     end = 20 + 30 * len(table)
     scale = "".join(
@@ -108,7 +110,7 @@ def figure(table: pd.DataFrame) -> str:
     )
     said = "; ".join(f"{row.name} {row.accuracy:.2f}" for row in table.itertuples())
     return (
-        f'<svg class="scores" viewBox="0 0 870 {end + 14}" role="img" '
+        f'<svg class="scores" viewBox="0 0 875 {end + 14}" role="img" '
         f'aria-label="Accuracy of the shipped network. {said}.">{"".join(parts)}{scale}</svg>'
     )
 
@@ -135,7 +137,7 @@ def fill(folder: Path) -> str:
         "cards": "".join(card(path, folder) for path in paths),
         "emotion": f"{place.iloc[0]:.3f}",
         "gender": f"{place.iloc[1]:.2f}",
-        "children": f"{place['ages 0-3']:.2f}",
+        "children": f"{place['ages 0–3']:.2f}",
         "figure": figure(table),
         "colab": colab,
         "hours": f"{sum(map(publish.minutes, cells)) / 60:.1f}".removesuffix(".0"),

@@ -2,8 +2,8 @@
 // the sliders can make: nothing is computed here, and nothing is asked of a server.
 const play = document.querySelector(".play");
 const bytes = Uint8Array.from(atob(PLAY.records), (letter) => letter.charCodeAt(0));
-const sliders = [...play.querySelectorAll(".controls input")]; // in the order of PLAY.counts
-const [turn, light, hand, brows, corners, jaw] = sliders;
+const { turn, light, hand, brows, corners, jaw } = play.querySelector("form").elements;
+const sliders = [turn, light, hand, brows, corners, jaw]; // in the order of PLAY.counts
 const rows = [...play.querySelectorAll(".bars tr")];
 const said = play.querySelector(".said");
 const face = play.querySelector(".face").getContext("2d");
@@ -47,6 +47,7 @@ function drawFace() {
 // The face, small and grey as the network sees it, and over it what speaks for the answer.
 function drawSeen(heat) {
   const { width } = seen.canvas;
+  seen.imageSmoothingQuality = "high";
   const pixels = small.createImageData(PLAY.heat, PLAY.heat);
   heat.forEach((level, i) => pixels.data.set([255, 120, 0, 14 * level], 4 * i));
   small.putImageData(pixels, 0, 0);
@@ -75,7 +76,7 @@ function update() {
   });
   for (const slider of sliders.filter((one) => one != hand)) {
     slider.setAttribute("aria-valuetext", words(slider));
-    slider.parentElement.querySelector("output").textContent = words(slider);
+    slider.parentElement.querySelector(".value").textContent = words(slider);
   }
   const units = [corners, brows, jaw].map((one) => `${one.dataset.is} ${words(one)}`).join(", ");
   const text =
@@ -87,7 +88,7 @@ function update() {
     const item = play.querySelector(`[data-challenge=${name}]`);
     if (before && !item.classList.contains("done") && reached(now, state, before, last)) {
       item.classList.add("done");
-      said.textContent += `. Done: ${item.querySelector("b").textContent}`;
+      said.textContent += `. Done: ${item.querySelector("span").textContent}`;
     }
   }
   [before, last] = [state, now];
