@@ -94,7 +94,13 @@ function update() {
   [before, last] = [state, now];
 }
 
-Promise.all([...sprites, palm].map((image) => image.decode())).then(() => {
+// Drawn once now, a picture is at hand when a slider asks for it: unpacking takes its time.
+async function unpack(image) {
+  await image.decode();
+  face.drawImage(image, 0, 0);
+}
+
+Promise.all([...sprites, palm].map(unpack)).then(() => {
   sliders.forEach((slider) => slider.addEventListener("input", update));
   play.querySelector("[type=reset]").addEventListener("click", () => setTimeout(update));
   update();
