@@ -110,7 +110,7 @@ def figure(table: pd.DataFrame) -> str:
     )
     said = "; ".join(f"{row.name} {row.accuracy:.2f}" for row in table.itertuples())
     return (
-        f'<svg class="scores" viewBox="0 0 875 {end + 14}" role="img" '
+        f'<svg class="scores" viewBox="0 0 895 {end + 14}" role="img" '
         f'aria-label="Accuracy of the shipped network. {said}.">{"".join(parts)}{scale}</svg>'
     )
 

@@ -31,7 +31,9 @@ HANDS = (False, True)
 GRID = (YAWS, LIGHTS, HANDS, LEVELS, LEVELS, LEVELS)  # in the order of the answers
 
 SIDE = 256  # pixels of a face on the page
-UPPER = 115  # rows of its upper part
+CUT = 115  # rows of its upper part
+# The parts overlap in the sprites, and fill whole blocks of 16 pixels, so that no seam shows.
+UPPER, LOWER = slice(0, 128), slice(112, SIDE)
 QUALITY = 40
 FINGERS = ((-0.40, 0.30), (-0.48, 0.45), (-0.44, 0.60), (-0.30, 0.75))  # their tips, x and y
 
@@ -99,8 +101,8 @@ def write(folder: Path) -> None:
             corner = (yaw, light, False)
             brows = [(*corner, level, 0, 0) for level in LEVELS]
             mouths = [(*corner, 0, *levels) for levels in product(LEVELS, LEVELS)]
-            upper = pictures(brows, SIDE)[:, :UPPER, :, 0]
-            lower = pictures(mouths, SIDE)[:, UPPER:, :, 0]
+            upper = pictures(brows, SIDE)[:, UPPER, :, 0]
+            lower = pictures(mouths, SIDE)[:, LOWER, :, 0]
             blocks.append(np.concatenate(upper, axis=1))
             blocks += [np.concatenate(row, axis=1) for row in np.split(lower, len(LEVELS))]
         sprite = Image.fromarray(np.concatenate(blocks))
@@ -118,7 +120,9 @@ def write(folder: Path) -> None:
         "classes": TASKS["emotion"],
         "counts": [len(values) for values in GRID],
         "side": SIDE,
-        "upper": UPPER,
+        "cut": CUT,
+        "upper": UPPER.stop,
+        "lower": LOWER.start,
         "yaws": YAWS,
         "heat": heat.shape[1],
         "records": base64.b64encode(records.tobytes()).decode(),

@@ -5,7 +5,7 @@ const bytes = Uint8Array.from(atob(PLAY.records), (letter) => letter.charCodeAt(
 const { turn, light, hand, brows, corners, jaw } = play.querySelector("form").elements;
 const sliders = [turn, light, hand, brows, corners, jaw]; // in the order of PLAY.counts
 const rows = [...play.querySelectorAll(".bars tr")];
-const said = play.querySelector(".said");
+const [said, met] = play.querySelectorAll("[role=status]");
 const face = play.querySelector(".face").getContext("2d");
 const seen = play.querySelector(".seen").getContext("2d");
 const small = document.createElement("canvas").getContext("2d");
@@ -32,15 +32,15 @@ function answer() {
   return { percent, heat, best, name: PLAY.classes[best], sure: percent[best] };
 }
 
+// The upper and the lower part of the picture come from two places of a sprite.
 function drawFace() {
-  const { side, upper } = PLAY;
-  const lower = side - upper;
-  const sprite = sprites[value(turn)];
-  const top = value(light) * (upper + 5 * lower);
-  const part = (x, y, height, to) =>
-    face.drawImage(sprite, x * side, y, side, height, 0, to, side, height);
-  part(value(brows), top, upper, 0);
-  part(value(jaw), top + upper + value(corners) * lower, lower, upper);
+  const { side, cut, upper, lower } = PLAY;
+  const top = value(light) * (upper + 5 * (side - lower));
+  const part = (column, from, height, to) =>
+    face.drawImage(sprites[value(turn)], column * side, from, side, height, 0, to, side, height);
+  part(value(brows), top, cut, 0);
+  const row = top + upper + value(corners) * (side - lower);
+  part(value(jaw), row + cut - lower, side - cut, cut);
   if (hand.checked) face.drawImage(palm, (PLAY.yaws[value(turn)] * side) / 2, 0);
 }
 
@@ -88,7 +88,7 @@ function update() {
     const item = play.querySelector(`[data-challenge=${name}]`);
     if (before && !item.classList.contains("done") && reached(now, state, before, last)) {
       item.classList.add("done");
-      said.textContent += `. Done: ${item.querySelector("span").textContent}`;
+      met.textContent = `Done: ${item.querySelector("span").textContent}`;
     }
   }
   [before, last] = [state, now];
