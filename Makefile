@@ -33,7 +33,8 @@ demo: setup
 solutions: setup
 	$(BIN)/python notebooks/run.py --solutions
 
-# The course as a web site, from the stored outputs: results/site/index.html.
+# The course as a web site, from the stored outputs: results/site/index.html. The faces of its first
+# page are drawn when they are missing or the network has changed, which takes half a minute.
 site: setup
 	$(BIN)/python -m sphinx -q -W --keep-going -c notebooks/site notebooks results/site
 
