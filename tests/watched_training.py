@@ -17,10 +17,7 @@ if keras.backend.backend() == "tensorflow":
     tensorflow.config.run_functions_eagerly(True)
 
     def update_step(self, gradient, variable, learning_rate):
-        """Take Adam's step in one operation per variable: Keras' twenty are half of a step's time.
-
-        The other half is the network, so a training on a hundred faces takes two thirds.
-        """
+        """Take Adam's step in one operation per variable; Keras takes some twenty."""
         place = self._get_variable_index(variable)
         step = tensorflow.cast(self.iterations.value + 1, variable.dtype)
         numbers = {
