@@ -28,7 +28,12 @@ SETS = {
 }
 
 # Between two notebooks: nothing of the one before is left but what TensorFlow has loaded.
-AGAIN = "%reset -f\n%matplotlib inline\nimport keras\nkeras.backend.clear_session()"
+# Nobody looks at the figures: they are drawn once, small, and not a first time for their margins.
+AGAIN = """%reset -f
+%matplotlib inline
+%config InlineBackend.print_figure_kwargs = {"bbox_inches": None, "dpi": 30}
+import keras
+keras.backend.clear_session()"""
 
 
 @pytest.fixture(scope="module", params=SETS)
