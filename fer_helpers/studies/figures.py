@@ -8,9 +8,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from fer_helpers.plots import COLOURS
+from fer_helpers.plots import COLOURS, styled
 
 
+@styled
 def arms(runs: pd.DataFrame, comparison: pd.DataFrame, column: str, label: str) -> Figure:
     """Draw every run of a study as a dot, and each arm's difference from the first arm.
 
@@ -50,6 +51,7 @@ def arms(runs: pd.DataFrame, comparison: pd.DataFrame, column: str, label: str) 
     return figure
 
 
+@styled
 def conflict(cosines: pd.DataFrame) -> Figure:
     """Draw the cosines between the gradients of the tasks as a heat map.
 
@@ -71,6 +73,7 @@ def conflict(cosines: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
 def growth(table: pd.DataFrame) -> Figure:
     """Draw the time per face and the peak memory against the number of faces.
 
@@ -94,6 +97,7 @@ def growth(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
 def roofline(table: pd.DataFrame, limits: Mapping[str, float]) -> Figure:
     """Draw the rate of each layer against its multiply-adds per byte, below the machine's limit.
 
