@@ -84,7 +84,8 @@ def test_nothing_points_to_an_address_before_it_is_given():
     assert not any("colab.research.google.com" in text for text in texts)
 
 
-def test_zip_for_colab_has_package_notebooks_weights_and_results(tmp_path):
+def test_zip_for_colab_has_package_notebooks_weights_and_results(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", "/nowhere")  # a downloaded folder has none
     result = publish(ROOT, "colab")
     assert result.returncode == 0, result.stderr
     names = zipfile.ZipFile(result.stdout.strip()).namelist()
