@@ -161,7 +161,9 @@ def write_bars(folder: Path) -> None:
 
 def row_end(path: Path) -> str:
     """Return how long a notebook takes, as the end of its row in a table."""
-    return f"{minutes(nbformat.read(path, 4).cells)} min | {SECONDS[path.name[:2]]} s |"
+    space = "\N{NO-BREAK SPACE}"  # a narrow column would break "13 min" in two
+    read = minutes(nbformat.read(path, 4).cells)
+    return f"{read}{space}min | {SECONDS[path.name[:2]]}{space}s |"
 
 
 INDEX = """# Multi-task facial expression recognition

@@ -147,6 +147,8 @@ def test_stored_from_one_clean_run(path):
         for output in cell.outputs:
             assert output.output_type != "error", cell.source
             assert output.get("name") != "stderr", f"{cell.source}\n{output.get('text')}"
+            words = output.get("data", {}).get("text/plain", "")
+            assert "<Functional" not in words, f"a network is no result to read:\n{cell.source}"
 
 
 @every_notebook

@@ -16,7 +16,8 @@ SCRIPT = ROOT / "notebooks" / "publish.py"
 
 @pytest.fixture
 def copy(tmp_path):
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    ignored = shutil.ignore_patterns(".ipynb_checkpoints")  # JupyterLab's, whose names end alike
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=ignored)
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
