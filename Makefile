@@ -7,7 +7,7 @@ SHELL := bash
 PIP := -m pip install --disable-pip-version-check --progress-bar off
 # Of pip's hundreds of lines: a package of 10 MB or more with its size, and the last step.
 BRIEFLY := | sed -unE -e 's/^ *(Downloading|Using cached) ([^-]+-[^-]+)-.*\(([0-9]{2,}[.0-9]* MB)\)/  \2, \3/p' \
-  -e 's/^Installing collected .*/Installing the packages: this takes a minute or two/p'
+  -e 's/^Installing collected .*/Installing the packages: this takes some minutes/p'
 
 .PHONY: setup setup-all course lab demo solutions site colab publish test test-lowest bench mutants audit lint \
   format lock notebooks clean
@@ -17,7 +17,7 @@ setup: .venv/installed
 .venv/installed: requirements-course.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("Python 3.11 to 3.13 is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	@echo 'Fetching the packages of the course, about N MB. The large ones:'
+	@echo 'Fetching the packages of the course, about 0.9 GB. The large ones:'
 	@set -o pipefail; $(BIN)/python $(PIP) --require-hashes -r requirements-course.lock $(BRIEFLY)
 	@$(BIN)/python $(PIP) --quiet --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null
@@ -27,7 +27,7 @@ setup: .venv/installed
 setup-all: .venv/installed-all
 
 .venv/installed-all: .venv/installed requirements.lock
-	@echo 'Fetching what tests and site need as well, about N MB. The large ones:'
+	@echo 'Fetching what tests and site need as well, about 0.2 GB. The large ones:'
 	@set -o pipefail; $(BIN)/python $(PIP) --require-hashes -r requirements.lock $(BRIEFLY)
 	@touch $@
 

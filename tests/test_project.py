@@ -73,6 +73,24 @@ def test_conda_environment_is_the_lock_file():
     assert Version(python) >= Version(PYPROJECT["requires-python"].removeprefix(">="))
 
 
+def test_setup_says_what_it_fetches():
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    words = ["make", "-n", "-B", "setup-all"]
+    lines = subprocess.check_output(words, cwd=ROOT, env=env, text=True).splitlines()
+    filters = [line.partition(" | ")[2] for line in lines if "--require-hashes" in line]
+    assert len(filters) == 2
+    pip = """Collecting keras==3.15.1 (from -r requirements.lock (line 9))
+  Downloading keras-3.15.1-py3-none-any.whl (1.6 MB)
+  Downloading tensorflow-2.21.0-cp312-cp312-manylinux_2_27_x86_64.whl (572.4 MB)
+Installing collected packages: keras, tensorflow
+"""
+    for line in filters:
+        shown = subprocess.check_output(["bash", "-c", line], input=pip, text=True).splitlines()
+        assert shown[0] == "  tensorflow-2.21.0, 572.4 MB"
+        assert shown[1].startswith("Installing the packages")
+        assert len(shown) == 2
+
+
 def test_github_and_binder_use_what_the_makefile_uses():
     assert "run: make test\n" in (ROOT / ".github" / "workflows" / "test.yml").read_text()
     binder = ROOT / "binder"
