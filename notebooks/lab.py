@@ -4,8 +4,8 @@ c = get_config()  # noqa: F821, from Jupyter
 
 c.LabApp.default_url = "/lab/tree/notebooks/00_in_ten_minutes.ipynb"
 # The file browser shows the course, not the scripts that run and publish it.
-hidden = ("lab.py", "publish.py", "run.py", "serve_demo.py", "site", "__pycache__", "*.egg-info")
-c.ContentsManager.hide_globs = list(hidden)
+hidden = ["lab.py", "publish.py", "run.py", "serve_demo.py", "samples", "site"]
+c.ContentsManager.hide_globs = [*hidden, "__pycache__", "*.egg-info"]
 
 
 def without_news(handler, page: dict) -> dict:
