@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
+
+from fer_helpers.progress import tqdm
 
 try:
     import fcntl

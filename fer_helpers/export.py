@@ -22,7 +22,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from fer_helpers.backend import keras, no_native_log
 from fer_helpers.batches import check_values
@@ -32,6 +31,7 @@ from fer_helpers.evaluation import accuracy_table
 from fer_helpers.labels import OUTPUTS, TASKS
 from fer_helpers.model import IMAGE_SIZE
 from fer_helpers.prediction import predict
+from fer_helpers.progress import tqdm
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 NEEDS = {"onnx": ("tf2onnx", "onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
 
 from fer_helpers.backend import keras
 from fer_helpers.datasets.faces import note
@@ -24,6 +23,7 @@ from fer_helpers.images import (
 )
 from fer_helpers.model import IMAGE_SIZE
 from fer_helpers.prediction import predict, prediction_table
+from fer_helpers.progress import tqdm
 
 # Where the eyes and the corners of the mouth lie in the training data, as shares of the
 # side: the medians that MTCNN finds in FER2013.

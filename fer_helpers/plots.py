@@ -37,21 +37,24 @@ SAMPLE_FILES = {
 }
 
 
+STYLE = {
+    **sns.plotting_context("notebook"),
+    **sns.axes_style("white"),
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.constrained_layout.use": True,
+}
+# Each figure below has the style, also where nobody has called `use_style`, as in the shell.
+styled = plt.rc_context(STYLE)
+
+
 def use_style() -> None:
-    """Set the style of all figures; call it once, at the top of a notebook."""
-    sns.set_theme(
-        style="white",
-        palette=COLOURS,
-        rc={
-            "figure.dpi": 100,
-            "figure.figsize": (5, 3),
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "figure.constrained_layout.use": True,
-        },
-    )
+    """Set the style of figures that a notebook draws itself; call it once, at the top."""
+    plt.rcParams.update(STYLE | {"figure.dpi": 100, "figure.figsize": (5, 3)})
 
 
+@styled
 def save(figure: Figure, target: str | Path | IO[bytes], dpi: int = 100) -> None:
     """Write a figure as PNG to a file or a stream, and close it."""
     figure.savefig(target, format="png", dpi=dpi)
@@ -68,6 +71,7 @@ def _show_face(
     axes.set_axis_off()
 
 
+@styled
 def faces(
     images: np.ndarray, titles: Sequence[str] = (), columns: int = 8, title: str = ""
 ) -> Figure:
@@ -86,6 +90,7 @@ def faces(
     return figure
 
 
+@styled
 def class_counts(y: np.ndarray, title: str = "Faces in each class") -> Figure:
     """Draw the number of faces in each class, one panel per task; y is (N, 18)."""
     figure, grid = plt.subplots(1, len(TASKS), figsize=(11, 2.8))
@@ -101,6 +106,7 @@ def class_counts(y: np.ndarray, title: str = "Faces in each class") -> Figure:
     return figure
 
 
+@styled
 def learning_curves(history: pd.DataFrame, title: str = "Learning curves") -> Figure:
     """Draw loss and accuracy over the epochs: a panel for the loss, and one per task.
 
@@ -134,6 +140,7 @@ def learning_curves(history: pd.DataFrame, title: str = "Learning curves") -> Fi
     return figure
 
 
+@styled
 def confusion_matrix(counts: pd.DataFrame, task: str = "emotion") -> Figure:
     """Draw the share of each labelled class (row) that is predicted as each class (column).
 
@@ -165,6 +172,7 @@ def confusion_matrix(counts: pd.DataFrame, task: str = "emotion") -> Figure:
     return figure
 
 
+@styled
 def reliability(probabilities: np.ndarray, true: np.ndarray, title: str = "Reliability") -> Figure:
     """Draw accuracy against confidence; on the diagonal the confidence is justified.
 
@@ -194,6 +202,7 @@ def reliability(probabilities: np.ndarray, true: np.ndarray, title: str = "Relia
     return figure
 
 
+@styled
 def prediction(
     image: np.ndarray, probabilities: np.ndarray, label: str | None = None, task: str = "emotion"
 ) -> Figure:
@@ -227,6 +236,7 @@ def _bars(axes: plt.Axes, names: Sequence[str], probabilities: Sequence[float], 
     axes.xaxis.set_major_formatter(PercentFormatter(1))
 
 
+@styled
 def photo(picture: np.ndarray | Image.Image, table: pd.DataFrame) -> Figure:
     """Draw a photo with a box around each face, and the probabilities of each face's emotions.
 
@@ -286,6 +296,7 @@ def photo(picture: np.ndarray | Image.Image, table: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
 def emotions_over_time(table: pd.DataFrame, title: str = "") -> Figure:
     """Draw the probabilities of the emotions of the largest face over the time of a video.
 
@@ -306,6 +317,7 @@ def emotions_over_time(table: pd.DataFrame, title: str = "") -> Figure:
     return figure
 
 
+@styled
 def looked_at(image: np.ndarray, heat: np.ndarray, name: str) -> Figure:
     """Draw a face (H, W, 1), and the evidence (H, W) from `grad_cam` for the class `name`."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(4, 2.3))
@@ -314,6 +326,7 @@ def looked_at(image: np.ndarray, heat: np.ndarray, name: str) -> Figure:
     return figure
 
 
+@styled
 def attention(
     images: np.ndarray,
     heats: Sequence[np.ndarray],
@@ -336,6 +349,7 @@ def attention(
     return figure
 
 
+@styled
 def groups(table: pd.DataFrame, title: str, column: str = "accuracy") -> Figure:
     """Draw one column of a table of groups; the accuracy with its interval.
 

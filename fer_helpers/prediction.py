@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from fer_helpers.backend import gradient, keras
 from fer_helpers.evaluation import fit_temperature, labelled, true_and_predicted
 from fer_helpers.images import check_values
 from fer_helpers.labels import OUTPUTS, TASKS, check_task
+from fer_helpers.progress import tqdm
 
 ops = keras.ops
 

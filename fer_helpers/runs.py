@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from fer_helpers.backend import keras
 from fer_helpers.batches import FaceBatches
@@ -26,6 +25,7 @@ from fer_helpers.checkpoints import (
 from fer_helpers.datasets.source import READ_ERRORS
 from fer_helpers.distributed import check_agreement, process_info, undistributed
 from fer_helpers.labels import OUTPUTS
+from fer_helpers.progress import tqdm
 
 # A learning rate that falls is multiplied by this.
 RATE_FACTOR = 0.3

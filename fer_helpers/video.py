@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
 
 from fer_helpers.backend import keras
 from fer_helpers.photos import NO_FACE, predict_photo
+from fer_helpers.progress import tqdm
 
 SUFFIXES = (".mp4", ".mov", ".webm", ".avi", ".mkv")
 

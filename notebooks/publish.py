@@ -8,6 +8,7 @@ The next call overwrites what is written here, and nothing else.
 """
 
 import argparse
+import io
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 WORDS_PER_MINUTE = 130  # of prose that takes some thought
@@ -39,7 +41,8 @@ SECONDS = {
 # What is in the zip for Colab, beside the package.
 PACKED = (
     *("notebooks/[0-9]*.ipynb", "notebooks/ex*.py"),
-    *("notebooks/*.md", "notebooks/sample.png", "data", "LICENSE"),
+    *("notebooks/*.md", "notebooks/sample.png", "LICENSE"),
+    *("data/README.md", "data/results/[!.]*"),  # beside them may lie data sets
     "README.md",  # beside data/, it marks the project's folder for the package
     "tests/benchmarks/results.json",  # notebook 10 shows it
 )
@@ -55,6 +58,13 @@ if "google.colab" in sys.modules:
 from fer_helpers import check_environment
 
 check_environment()"""
+
+UNPACK = """from os.path import exists
+
+    assert exists("/content/fer-course.zip"), (
+        "Click the folder at the left and upload fer-course.zip (`make colab`)"
+    )
+    !unzip -qo /content/fer-course.zip -d /content"""
 
 
 def notebooks(folder: Path) -> list[Path]:
@@ -106,8 +116,7 @@ def times(path: Path, cells: list) -> str:
 def first_cell(url: str | None) -> str:
     """Return the first code cell, which installs on Colab and says whether there is a GPU."""
     if url is None:
-        get = "!unzip -qo /content/fer-course.zip -d /content"
-        return FIRST.format(get=get, package="../fer_helpers-*.whl")
+        return FIRST.format(get=UNPACK, package="../fer_helpers-*.whl")
     get = f"!git clone --quiet --depth 1 {url} /content/course"
     return FIRST.format(get=get, package="/content/course")
 
@@ -143,15 +152,18 @@ def write_bars(folder: Path) -> None:
     readme = folder.parent / "README.md"
     text = readme.read_text(encoding="utf-8")
     for path in paths:
-        # | `01_load_data` | what it is about | 12 min | 15 s |
-        row = rf"^(\| `{path.stem}` \|[^|\n]*\|)[^\n]*$"
-        text = re.sub(row, rf"\1 {row_end(path)}", text, flags=re.M)
+        # | [01 – Load data](notebooks/01_load_data.ipynb) | what it is about | 12 min | 15 s |
+        row = rf"^\| \[[^]\n]*\]\(notebooks/{path.name}\) (\|[^|\n]*\|)[^\n]*$"
+        link = f"[{title(path)}](notebooks/{path.name})"
+        text = re.sub(row, rf"| {link} \1 {row_end(path)}", text, flags=re.M)
     readme.write_text(text, encoding="utf-8")
 
 
 def row_end(path: Path) -> str:
     """Return how long a notebook takes, as the end of its row in a table."""
-    return f"{minutes(nbformat.read(path, 4).cells)} min | {SECONDS[path.name[:2]]} s |"
+    space = "\N{NO-BREAK SPACE}"  # a narrow column would break "13 min" in two
+    read = minutes(nbformat.read(path, 4).cells)
+    return f"{read}{space}min | {SECONDS[path.name[:2]]}{space}s |"
 
 
 INDEX = """# Multi-task facial expression recognition
@@ -186,23 +198,46 @@ reading
 """
 
 
-def draw_picture(target: Path) -> None:
-    """Draw the picture of README and index.md: faces of SAMPLE and their predictions."""
+def draw_pictures(folder: Path) -> None:
+    """Draw the pictures of README and index.md: drawn faces and their predictions."""
     from fer_helpers import load_data, load_model, plots, predict
     from fer_helpers.labels import TASKS
 
+    model = load_model("SAMPLE")
+    draw_moving_face(model, folder / "samples" / "face.webp")
     X, y = load_data("SAMPLE", "test")
-    probabilities = predict(load_model("SAMPLE"), X)
+    probabilities = predict(model, X)
+    plots.save_prediction_samples(X, y, probabilities, folder / "samples")
+    (folder / "samples" / "disgust.png").unlink()  # the README shows six
     typical = plots.typical_faces(y, probabilities)
     names, rows = TASKS["emotion"], list(typical.values())
     words = [
         f"{name} →\n{names[row.argmax()]} {row.max():.0%}"
         for name, row in zip(typical, probabilities["emotion"][rows], strict=True)
     ]
-    plots.use_style()
     title = "A typical face of each: what was drawn → what is read in it"
     figure = plots.faces(X[rows], words, columns=7, title=title)
-    plots.save(figure, target)
+    plots.save(figure, folder / "sample.png")
+
+
+def draw_moving_face(model, target: Path) -> None:
+    """Draw a face that moves from one emotion to the next, beside what the network reads in it."""
+    import numpy as np
+
+    from fer_helpers import plots, predict
+    from fer_helpers.datasets.sample import EMOTION_UNITS, plain_face, render
+
+    strengths = (0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 0.9, 0.9, 0.9, 0.6, 0.3)
+    frames = []
+    for emotion in ("happiness", "surprise", "sadness", "anger"):
+        for strength in strengths:
+            face = plain_face(**{f"AU{unit}": strength for unit in EMOTION_UNITS[emotion]})
+            chances = predict(model, render(face)[..., np.newaxis])["emotion"][0]
+            frame = io.BytesIO()
+            plots.save(plots.prediction(render(face, 200), chances), frame)
+            frames.append(Image.open(frame).convert("RGB"))
+    options = {"save_all": True, "append_images": frames[1:], "duration": 120, "loop": 0}
+    frames[0].save(target, quality=75, **options)
 
 
 def pack(root: Path) -> Path:
@@ -210,10 +245,10 @@ def pack(root: Path) -> Path:
     course = root / "build" / "course"
     for old in (course, root / "build" / "lib"):  # the wheel would keep modules removed since
         shutil.rmtree(old, ignore_errors=True)
-    kept = subprocess.check_output(["git", "ls-files", *PACKED], cwd=root, text=True)
-    for name in kept.splitlines():
-        (course / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / name, course / name)
+    for path in (path for pattern in PACKED for path in root.glob(pattern)):
+        target = course / path.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
     words = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(course)]
     subprocess.run([sys.executable, "-m", *words, str(root)], check=True)
     return Path(shutil.make_archive(root / "build" / "fer-course", "zip", course.parent, "course"))
@@ -246,7 +281,7 @@ def main() -> None:
     elif args.what == "colab":
         print(pack(HERE.parent))
     elif args.what == "picture":
-        draw_picture(HERE / "sample.png")
+        draw_pictures(HERE)
     else:
         publish(HERE.parent, args.repository or "")
 

@@ -16,7 +16,9 @@ from PIL import Image
 from fer_helpers.labels import DATASETS
 
 HERE = Path(__file__).resolve().parent
+# Both lie beside the notebooks' folder, so that paths such as ../data are right in the copies, too.
 RESULTS = HERE.parent / "results"
+SOLUTIONS = HERE.parent / "solutions"
 MAIN_JOB = 7  # notebooks 00 to 06 are the main job; the later ones go further
 # What notebooks import from their folder.
 MODULES = ("exercises.py", "experiments.py", "explorer.py")
@@ -56,7 +58,7 @@ def course(dataset: str, epochs: int | None) -> None:
     if dataset not in DATASETS and Path(dataset).exists():  # the notebooks run in their folder
         dataset = str(Path(dataset).resolve())
     parameters = {"DATASET": dataset} | ({"EPOCHS": epochs} if epochs else {})
-    RESULTS.mkdir(exist_ok=True)
+    copy_modules(RESULTS)
     start = time.monotonic()
     for notebook in sorted(HERE.glob("[0-9][0-9]_*.ipynb"))[:MAIN_JOB]:
         began = time.monotonic()
@@ -71,6 +73,13 @@ def course(dataset: str, epochs: int | None) -> None:
     minutes = (time.monotonic() - start) / 60
     print(f"\nDone in {minutes:.1f} minutes. Executed notebooks, figures/ and samples: results/")
     print("Open them with: make lab")
+
+
+def copy_modules(folder: Path) -> None:
+    """Copy what notebooks import from their folder to a folder with copies of notebooks."""
+    folder.mkdir(exist_ok=True)
+    for module in MODULES:
+        shutil.copy(HERE / module, folder)
 
 
 def store(names: list[str]) -> None:
@@ -94,9 +103,8 @@ def store(names: list[str]) -> None:
 
 
 def solve() -> None:
-    """Write the notebooks with every exercise solved into `results/solutions/`."""
-    folder = RESULTS / "solutions"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the notebooks with every exercise solved into `solutions/`."""
+    copy_modules(SOLUTIONS)
     for notebook in sorted(HERE.glob("[0-9][0-9]_*.ipynb")):
         content = nbformat.read(notebook, as_version=4)
         for cell in content.cells:
@@ -104,10 +112,9 @@ def solve() -> None:
                 cell.source = cell.metadata.pop("solution")
                 cell.metadata["tags"] = ["solution"]
                 cell.outputs, cell.execution_count = [], None
-        nbformat.write(content, folder / notebook.name)
-    for module in MODULES:
-        shutil.copy(HERE / module, folder)
-    print(f"solved notebooks: {folder}")
+        nbformat.write(content, SOLUTIONS / notebook.name)
+    print(f"solved notebooks: {SOLUTIONS}")
+    print("Open them with: make lab")
 
 
 def _shrink(output) -> None:

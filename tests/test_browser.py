@@ -87,17 +87,20 @@ def serve(tmp_path):
         )[1]
 
 
-def lab(path):
-    """The words with which the Makefile starts JupyterLab, except for what is served."""
+def lab():
+    """The words with which the Makefile starts JupyterLab."""
     # Within make test, MAKEFLAGS would add the outer make's own words to the lines.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     lines = subprocess.check_output(["make", "-n", "lab"], cwd=ROOT, env=env, text=True)
-    words = shlex.split(lines.splitlines()[-1])
-    place = words.index("notebooks")
-    return ["-m", Path(words[0]).name, *words[1:place], path, *words[place + 1 :]]
+    program, *words, settings = shlex.split(lines.splitlines()[-1])
+    return ["-m", Path(program).name, *words, str(ROOT / settings)]
 
 
 OPTIONS = ["--no-browser", "--port={port}"]
+
+
+# JupyterLab without a password, for this machine alone.
+OPEN = ["--ip=127.0.0.1", "--allow-root", "--IdentityProvider.token="]
 
 
 def copy_notebook(name, folder):
@@ -188,16 +191,27 @@ def test_photo_page_shows_faces_and_keeps_no_photo(page, files, serve, screensho
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_jupyterlab_opens_on_the_course(page, files, serve, screenshots, monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(files / "settings"))  # as on the first day
+    (files / "notebooks").mkdir()
+    first = "00_in_ten_minutes.ipynb"
+    for name in (first, "exercises.py", "publish.py", "run.py", "lab.py"):
+        shutil.copy(ROOT / "notebooks" / name, files / "notebooks")
+    page.goto(serve(*lab(), *OPEN, *OPTIONS, path="/"), timeout=2 * MINUTES)
+    title = page.locator(".jp-MarkdownOutput h1").first
+    expect(title).to_have_text(re.compile("ten minutes"), timeout=2 * MINUTES)
+    listed = page.locator(".jp-DirListing-itemText")
+    expect(listed).to_have_text([first, "exercises.py"], timeout=MINUTES)
+    page.wait_for_timeout(2000)  # the question about news came a second after the page
+    page.screenshot(path=screenshots / "first.png")
+    expect(page.locator(".jp-Launcher")).to_have_count(0)
+    expect(page.locator(".Toastify__toast")).to_have_count(0)
+
+
 def test_notebook_07_runs_in_jupyterlab(page, files, serve, screenshots):
     name = "07_predict_your_photos.ipynb"
     copy_notebook(name, files)
-    words = [*lab("."), *OPTIONS]
-    words += ["--ip=127.0.0.1", "--allow-root", "--IdentityProvider.token="]
-    words += ["--expose-app-in-browser"]
-    words += [
-        "--LabApp.news_url=",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-    ]
+    words = [*lab(), *OPTIONS, *OPEN, "--expose-app-in-browser"]
     page.goto(serve(*words, path=f"/lab/tree/{name}"), timeout=2 * MINUTES)
     page.locator(".jp-MarkdownOutput h1").first.wait_for(timeout=2 * MINUTES)
     kernel = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"

@@ -468,7 +468,8 @@ def test_bad_input_is_one_line_and_status_2(
 
 
 def test_the_documented_commands_are_understood():
-    text = (Path(__file__).parent.parent / "README.md").read_text()
+    root = Path(__file__).parent.parent
+    text = (root / "README.md").read_text() + (root / "USING.md").read_text()
     text += cli.EXAMPLES + studies.EXAMPLES
     lines = re.findall(r"python -m fer_helpers(\.studies)? ([^`#\n]+)", text)
     assert len(lines) > 10

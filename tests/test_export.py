@@ -21,7 +21,7 @@ from fer_helpers.model import load_model
 from fer_helpers.photos import predict_crops
 from fer_helpers.prediction import predict
 
-README = Path(__file__).parent.parent / "README.md"
+USING = Path(__file__).parent.parent / "USING.md"
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ sys.meta_path.insert(0, OnlyThese)
 
 
 def test_the_lines_of_the_readme_need_onnxruntime_numpy_and_pillow_alone(files, network, tmp_path):
-    (code,) = re.findall(r"```python\n(import json\n.*?)```", README.read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(import json\n.*?)```", USING.read_text(), re.DOTALL)
     assert len([line for line in code.splitlines() if line]) <= 12
     photo = Image.fromarray(data.astronaut()[0:200, 140:300])
     turned = photo.getexif()

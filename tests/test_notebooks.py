@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,8 @@ def test_stored_from_one_clean_run(path):
         for output in cell.outputs:
             assert output.output_type != "error", cell.source
             assert output.get("name") != "stderr", f"{cell.source}\n{output.get('text')}"
+            words = output.get("data", {}).get("text/plain", "")
+            assert "<Functional" not in words, f"a network is no result to read:\n{cell.source}"
 
 
 @every_notebook
@@ -193,7 +196,7 @@ def test_solved_notebooks_are_the_notebooks_with_their_solutions(tmp_path, monke
     monkeypatch.syspath_prepend(NOTEBOOKS[0].parent)
     import run
 
-    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    monkeypatch.setattr(run, "SOLUTIONS", tmp_path / "solutions")
     run.solve()
     for path in NOTEBOOKS:
         cells = nbformat.read(path, as_version=4).cells
@@ -202,3 +205,25 @@ def test_solved_notebooks_are_the_notebooks_with_their_solutions(tmp_path, monke
             cell.source for cell in solved
         ]
         assert not any("exercise" in cell.metadata.get("tags", ()) for cell in solved)
+
+
+def test_copies_of_notebooks_can_be_run_where_they_lie(tmp_path, monkeypatch):
+    """Executed and solved ones: what they import is beside them, and ../data is where it was."""
+    pytest.importorskip("papermill", reason="needs fer-helpers[lab]")
+    monkeypatch.syspath_prepend(NOTEBOOKS[0].parent)
+    import run
+
+    assert run.RESULTS.parent == run.SOLUTIONS.parent == run.HERE.parent
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(run, "SOLUTIONS", tmp_path / "solutions")
+    monkeypatch.setattr(run, "run", lambda notebook, target, _: shutil.copy(notebook, target))
+    run.course("SAMPLE", None)
+    run.solve()
+    for folder, count in (("results", 7), ("solutions", len(NOTEBOOKS))):
+        copies = sorted((tmp_path / folder).glob("*.ipynb"))
+        assert len(copies) == count
+        for path in copies:
+            words = "\n".join(cell.source for cell in read(path)[1])
+            for module in re.findall(r"^(?:from|import) (\w+)", words, re.M):
+                here = (NOTEBOOKS[0].parent / f"{module}.py").is_file()
+                assert here == path.with_name(f"{module}.py").is_file(), f"{path}: {module}"

@@ -192,6 +192,17 @@ def test_roofline_has_two_slopes_and_contains_all_layers(drawn):
     assert axes.get_ylim()[1] > 90
 
 
+def test_every_figure_has_the_style_where_no_notebook_sets_it(drawn):
+    for name, figure in drawn.items():
+        assert figure.get_layout_engine() is not None, name
+        assert not any(axes.spines["top"].get_visible() for axes in figure.axes if axes.lines), name
+    for name in ("prediction", "photo"):
+        figure = drawn[name]
+        figure.canvas.draw()
+        picture, *others = [axes.get_tightbbox() for axes in figure.axes]
+        assert not any(picture.overlaps(words) for words in others), f"words over {name}"
+
+
 def test_typical_is_the_median_and_confusion_counts_by_row():
     y, chances = np.zeros((3, 18)), np.zeros((3, 7))
     y[:, 0] = 1

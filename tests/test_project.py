@@ -50,8 +50,17 @@ def test_lock_file_holds_every_requirement_within_its_range():
             assert version in requirement.specifier, f"{requirement} but {version} is locked"
 
 
-def test_every_locked_file_has_a_hash():
-    text = (ROOT / "requirements.lock").read_text()
+def test_course_has_the_same_versions_and_all_that_it_needs():
+    everything, course = (pinned(ROOT / f"requirements{name}.lock") for name in ("", "-course"))
+    assert course.items() <= everything.items()
+    extras = PYPROJECT["optional-dependencies"]
+    needed = [*PYPROJECT["dependencies"], *extras["lab"], *extras["export"]]
+    assert {Requirement(line).name for line in needed} <= set(course)
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-course.lock"])
+def test_every_locked_file_has_a_hash(name):
+    text = (ROOT / name).read_text()
     entries = re.split(r"^(?=[\w.-]+==)", text, flags=re.M)[1:]
     assert len(entries) > 50
     assert all("--hash=sha256:" in entry for entry in entries)
@@ -59,9 +68,39 @@ def test_every_locked_file_has_a_hash():
 
 def test_conda_environment_is_the_lock_file():
     text = (ROOT / "environment.yml").read_text()
-    assert "- -r requirements.lock" in text
+    assert "- -r requirements-course.lock" in text
     python = re.search(r"python=([\d.]+)", text)[1]
     assert Version(python) >= Version(PYPROJECT["requires-python"].removeprefix(">="))
+
+
+def test_setup_says_what_it_fetches():
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    words = ["make", "-n", "-B", "setup-all"]
+    lines = subprocess.check_output(words, cwd=ROOT, env=env, text=True).splitlines()
+    filters = [line.partition(" | ")[2] for line in lines if "--require-hashes" in line]
+    assert len(filters) == 2
+    pip = """Collecting keras==3.15.1 (from -r requirements.lock (line 9))
+  Downloading keras-3.15.1-py3-none-any.whl (1.6 MB)
+  Downloading tensorflow-2.21.0-cp312-cp312-manylinux_2_27_x86_64.whl (572.4 MB)
+Installing collected packages: keras, tensorflow
+"""
+    for line in filters:
+        shown = subprocess.check_output(["bash", "-c", line], input=pip, text=True).splitlines()
+        assert shown[0] == "  tensorflow-2.21.0, 572.4 MB"
+        assert shown[1].startswith("Installing the packages")
+        assert len(shown) == 2
+
+
+def test_github_and_binder_use_what_the_makefile_uses():
+    assert "run: make test\n" in (ROOT / ".github" / "workflows" / "test.yml").read_text()
+    binder = ROOT / "binder"
+    lock = (binder / "requirements.txt").read_text().strip().removeprefix("-r ")
+    assert (binder / lock).resolve() == ROOT / "requirements-course.lock"
+    python = (binder / "runtime.txt").read_text().strip().removeprefix("python-")
+    assert Version(python) in Requirement(f"python{PYPROJECT['requires-python']}").specifier
+    assert os.access(binder / "postBuild", os.X_OK)
+    for path in re.findall(r"^cp (\S+)", (binder / "postBuild").read_text(), re.M):
+        assert (ROOT / path).is_file()
 
 
 def test_colabs_versions_are_allowed():
@@ -146,10 +185,11 @@ def test_backends_are_known_in_few_places():
     assert found == {"backend.py", "detection.py", "distributed.py", "export.py"}
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "data/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "USING.md", "CONTRIBUTING.md", "data/README.md"])
 def test_links_within_the_project_lead_somewhere(name):
     page = ROOT / name
-    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    links = re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", page.read_text())
+    links = [link or picture for link, picture in links]
     for link in (link for link in links if "://" not in link):
         path, _, heading = link.partition("#")
         target = page.parent / path if path else page

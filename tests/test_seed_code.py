@@ -1,8 +1,11 @@
-"""The public description's code, run on SAMPLE.
+"""The public description's code and the README's, run on SAMPLE.
 
-Changed only where it must be: imports come from `fer_helpers`, `fit_generator` is `fit`, and
-the names that it leaves to the reader have values.
+The first is changed only where it must be: imports come from `fer_helpers`, `fit_generator` is
+`fit`, and the names that it leaves to the reader have values.
 """
+
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
 from fer_helpers import generate_images, get_model, load_data, seperate_category
+
+README = Path(__file__).parent.parent / "README.md"
 
 
 @pytest.mark.filterwarnings("error")
@@ -76,3 +81,17 @@ def test_seed_code_runs_and_weighs_by_output(small_sample, monkeypatch):
     assert losses["loss"] == pytest.approx(weighted, rel=1e-4)
     assert np.isfinite(losses["val_loss"])
     assert losses["emotion_output_accuracy"] > 0.5
+
+
+def test_code_of_the_readme_trains_a_network(small_sample, monkeypatch, tmp_path):
+    monkeypatch.setenv("FER_DATA_DIR", str(small_sample))
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert "epochs=8" in code
+    exec(code.replace("epochs=8", "epochs=1"), {})
+    assert (tmp_path / "results" / "mine" / "model.keras").is_file()
+
+
+def test_readme_is_short():
+    prose = re.sub(r"```.*?```|<[^>]+>", "", README.read_text(), flags=re.DOTALL)
+    assert len(re.findall(r"\S*\w\S*", prose)) < 900

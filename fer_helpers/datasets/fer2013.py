@@ -14,7 +14,6 @@ from pathlib import PurePosixPath
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
 
 from fer_helpers.datasets.faces import Faces, Skipped
 from fer_helpers.datasets.folder import check_words, sort_folders
@@ -29,6 +28,7 @@ from fer_helpers.datasets.splits import SPLITS as OUR_SPLITS
 from fer_helpers.datasets.splits import split_word
 from fer_helpers.images import crop_and_resize, may_be_image
 from fer_helpers.labels import BLOCKS, TASKS, class_index, encode_labels
+from fer_helpers.progress import tqdm
 
 NAME = "FER"
 TERMS = "Kaggle's competition rules: for research and teaching, images not to be passed on."

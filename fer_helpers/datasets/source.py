@@ -19,10 +19,10 @@ from typing import IO
 
 import numpy as np
 from joblib import Parallel, delayed
-from tqdm import tqdm
 
 from fer_helpers.datasets.faces import Skipped
 from fer_helpers.images import Box, decode
+from fer_helpers.progress import tqdm
 
 ARCHIVE_SUFFIXES = (".tar", ".gz", ".tgz", ".rar", ".7z")  # not read: must be unpacked first
 VOLUME = re.compile(r"\.(z\d\d|zip\.\d\d\d)$", re.IGNORECASE)  # of a zip in several files

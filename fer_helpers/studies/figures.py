@@ -8,9 +8,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from fer_helpers.plots import COLOURS, TASK_COLOURS
+from fer_helpers.plots import COLOURS, TASK_COLOURS, styled
 
 
+@styled
 def arms(
     runs: pd.DataFrame, comparison: pd.DataFrame, margin: float = 0.0, base: str = "0"
 ) -> Figure:
@@ -53,6 +54,7 @@ def arms(
     return figure
 
 
+@styled
 def doses(runs: pd.DataFrame, comparison: pd.DataFrame, margin: float = 0.0) -> Figure:
     """Draw what each weight of the other tasks does to emotion, and to these tasks.
 
@@ -80,6 +82,7 @@ def doses(runs: pd.DataFrame, comparison: pd.DataFrame, margin: float = 0.0) -> 
     return figure
 
 
+@styled
 def fractions(runs: pd.DataFrame) -> Figure:
     """Draw emotion accuracy against the share of the emotion faces.
 
@@ -108,6 +111,7 @@ def fractions(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
 def conflict(cosines: pd.DataFrame) -> Figure:
     """Draw the cosines between the gradients of two tasks, with their spread.
 
@@ -136,6 +140,7 @@ def conflict(cosines: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
 def growth(table: pd.DataFrame) -> Figure:
     """Draw the time per face and the peak memory against the number of faces.
 
@@ -159,6 +164,7 @@ def growth(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
 def roofline(
     table: pd.DataFrame, limits: Mapping[str, float], in_cache: float | None = None
 ) -> Figure:
@@ -201,6 +207,7 @@ def roofline(
     return figure
 
 
+@styled
 def timeline(traces: Mapping[str, pd.DataFrame], spans: Sequence[str]) -> Figure:
     """Draw recordings below each other, on one time scale: who is busy when.
 

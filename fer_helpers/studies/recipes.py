@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from fer_helpers import plots
 from fer_helpers.augment import RandomFace
@@ -28,6 +27,7 @@ from fer_helpers.model import (
     write_weights,
 )
 from fer_helpers.prediction import calibrate, predict
+from fer_helpers.progress import tqdm
 from fer_helpers.runs import fit, read_history, seed_layers
 from fer_helpers.training import compile_model
 
