@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
 MAIN_JOB = 7  # notebooks 00 to 06 are the main job; the later ones go further
 # What notebooks import from their folder.
-MODULES = ("exercises.py", "experiments.py", "photo_page.py")
+MODULES = ("exercises.py", "experiments.py", "photo_page.py", "planted.py")
 
 
 def run(notebook: Path, target: Path, parameters: dict) -> None:
