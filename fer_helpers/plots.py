@@ -344,6 +344,7 @@ def groups(table: pd.DataFrame, title: str, column: str = "accuracy") -> Figure:
         look = {"left": table["chance_low"], "height": 0.5, "color": "0.85"}
         axes.barh(place, band, **look, label="if calibrated perfectly")
         axes.plot(table[column], place, "o")
+        axes.set_xlim(left=0)
         axes.legend(fontsize=8)
     if column == "accuracy":
         mean = np.average(table["accuracy"], weights=table["n"])
