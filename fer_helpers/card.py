@@ -20,12 +20,21 @@ metrics: [accuracy, recall]
 - **What:** one network, four heads: emotion, gender, race, age; grey faces of 48 x 48 pixels.
 - **Trained on:** {trained_on}
 - **Scored on:** {dataset}, split {split}, {faces:,} faces. 95 % Wilson intervals.
-- **For:** learning how such a network works and fails; a baseline to compare with.
-- **Not for:** deciding anything about a person. Not at work or in education (EU AI Act,
-  Art. 5(1)(f)), not for sorting people by race (Art. 5(1)(g)). The heads for gender, race and age
-  serve the audit of labelled data sets.
 - **What the labels are:** {labels}.
 """
+
+# The sections of a card that no measurement can fill, and what belongs there.
+TO_WRITE = {
+    "Version and contact": "number and date of this version, and whom to tell about a fault",
+    "Intended use": "what the network is for, for whom, and what it must not be used for; which "
+    "laws and licences apply",
+    "Factors": "groups, cameras, light and situations that may matter; which of them were "
+    "measured below, and which were not",
+    "Ethical considerations": "who can be harmed by which error, whether the people in the "
+    "pictures agreed to this use, and what you have done about it",
+    "Caveats and recommendations": "what the figures below do not show, and what somebody "
+    "should check before using the network",
+}
 
 _PERCEIVED = (
     "expressions and coarse classes that annotators perceived in a picture, not what people felt, "
@@ -43,7 +52,7 @@ def model_card(
     trained_on: str = "not stated",
     smallest: int = 30,
 ) -> str:
-    """Write a model card in Markdown: what the network is for, and all its figures.
+    """Write a model card in Markdown: all figures, and the headings for what you must judge.
 
     Parameters
     ----------
@@ -63,8 +72,8 @@ def model_card(
     Returns
     -------
     str
-        The card, with the metadata that Hugging Face reads. Tasks without labels are listed as
-        not measured.
+        The card, with the metadata that Hugging Face reads. Sections that need a judgement say
+        "To be written by you". Tasks without labels are listed as not measured.
 
     Raises
     ------
@@ -74,7 +83,11 @@ def model_card(
     accuracy = accuracy_table(y, probabilities)
     names = {"weights": weights, "dataset": dataset, "split": split, "trained_on": trained_on}
     names["labels"] = _DRAWN if dataset == "SAMPLE" else _PERCEIVED
-    sections = [_HEAD.format(faces=len(y), **names), "## Accuracy\n", _markdown(accuracy)]
+    sections = [_HEAD.format(faces=len(y), **names)]
+    sections += [
+        f"## {title}\n\nTo be written by you: {what}.\n" for title, what in TO_WRITE.items()
+    ]
+    sections += ["## Accuracy\n", _markdown(accuracy)]
     for task in accuracy.index:
         sections += [f"## Each class of {task}\n", _markdown(class_table(y, probabilities, task))]
     groups = audit(y, probabilities, smallest)

@@ -7,8 +7,17 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame, count
 from sklearn import metrics
 
-from fer_helpers.evaluation import calibration_error, labelled, true_and_predicted, wilson_interval
+from fer_helpers.evaluation import (
+    BINS,
+    calibration_error,
+    labelled,
+    true_and_predicted,
+    wilson_interval,
+)
 from fer_helpers.labels import BLOCKS, TASKS
+
+COLUMNS = ("n", "accuracy", "low", "high", "ece", "chance_low", "chance_high")
+COLUMNS += ("gap", "gap_low", "gap_high")
 
 
 def group_table(
@@ -38,7 +47,9 @@ def group_table(
     -------
     pandas.DataFrame
         Index the classes of `by`, in the order of `TASKS`; columns ``n``, ``accuracy``, ``low``
-        and ``high`` (95 % Wilson interval), ``ece``, and ``gap``, how far the accuracy is below
+        and ``high`` (95 % Wilson interval), ``ece`` beside ``chance_low`` to ``chance_high``,
+        where it would be in 95 % of groups of this size if the confidence were perfectly
+        calibrated (see `perfect_calibration`), and ``gap``, how far the accuracy is below
         that of the best group, with its interval ``gap_low`` to ``gap_high`` (Newcombe 1998).
         The interval has 95 % coverage for two groups chosen beforehand; of five equal groups
         the best is clearly ahead of another one by chance in a quarter of all tables.
@@ -53,24 +64,56 @@ def group_table(
     of_group = np.asarray(probabilities[task])[rows]
     true, predicted = true_and_predicted(y[rows], {task: of_group}, task)
     index = _group_index(by)
-    table = pd.DataFrame(columns=["n", "accuracy", "ece"], index=index[:0], dtype=float)
+    columns = ["n", "accuracy", "ece", "chance_low", "chance_high"]
+    table = pd.DataFrame(columns=columns, index=index[:0], dtype=float)
     if len(true):
+        confidence = {"confidence": of_group.max(axis=1)}
         table = MetricFrame(
-            metrics={"n": count, "accuracy": metrics.accuracy_score, "ece": _group_error},
+            metrics={
+                "n": count,
+                "accuracy": metrics.accuracy_score,
+                "ece": _group_error,
+                "chance_low": lambda true, said, confidence: perfect_calibration(confidence)[0],
+                "chance_high": lambda true, said, confidence: perfect_calibration(confidence)[1],
+            },
             y_true=true,
             y_pred=predicted,
             sensitive_features=pd.DataFrame(
                 {name: np.array(TASKS[name])[y[rows, BLOCKS[name]].argmax(axis=1)] for name in by}
             ),
-            sample_params={"ece": {"confidence": of_group.max(axis=1)}},
+            sample_params=dict.fromkeys(columns[2:], confidence),
         ).by_group
         table = table.reindex(index).astype(float)
     table = table[table["n"] >= smallest].astype({"n": int})
     right = (table["accuracy"] * table["n"]).round()
     table["low"], table["high"] = wilson_interval(right, table["n"])
-    return table.join(_gaps(table))[
-        ["n", "accuracy", "low", "high", "ece", "gap", "gap_low", "gap_high"]
-    ]
+    return table.join(_gaps(table))[list(COLUMNS)]
+
+
+def perfect_calibration(confidence: np.ndarray, draws: int = 400) -> tuple[float, float]:
+    """Return the range of 95 % of the calibration errors that chance makes.
+
+    Even if every confidence is exactly the probability of being right, the error is above 0,
+    and the fewer faces there are, the further.
+
+    Parameters
+    ----------
+    confidence
+        (N,) of a group's predictions.
+    draws
+        How often it is decided by chance which of them are right.
+
+    Returns
+    -------
+    tuple of float
+        The lower and the upper end.
+    """
+    confidence = np.asarray(confidence, dtype=float)
+    bins = np.eye(BINS)[np.minimum((confidence * BINS).astype(int), BINS - 1)]
+    right = np.random.default_rng(0).random((draws, len(confidence))) < confidence
+    errors = np.abs((right - confidence) @ bins).sum(axis=1) / len(confidence)
+    low, high = np.percentile(errors, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _group_index(by: Sequence[str]) -> pd.Index:

@@ -351,7 +351,10 @@ def attention(
 
 @styled
 def groups(table: pd.DataFrame, title: str, column: str = "accuracy") -> Figure:
-    """Draw one column of a table of groups; the accuracy with its interval.
+    """Draw one column of a table of groups, with what chance can do to it.
+
+    The accuracy and the gap have their intervals; the calibration error stands over the band
+    in which it would be by chance if the confidence were perfectly calibrated.
 
     Parameters
     ----------
@@ -372,20 +375,27 @@ def groups(table: pd.DataFrame, title: str, column: str = "accuracy") -> Figure:
     names = [", ".join(name) if isinstance(name, tuple) else name for name in table.index]
     place = np.arange(len(table))
     figure, axes = plt.subplots(figsize=(6, 0.3 * len(table) + 1.2))
+    ends = {"accuracy": ("low", "high"), "gap": ("gap_low", "gap_high")}.get(column)
+    if ends:
+        reach = [table[column] - table[ends[0]], table[ends[1]] - table[column]]
+        axes.errorbar(table[column], place, xerr=np.maximum(reach, 0), fmt="o", capsize=3)
+    else:
+        band = table["chance_high"] - table["chance_low"]
+        look = {"left": table["chance_low"], "height": 0.5, "color": "0.85"}
+        axes.barh(place, band, **look, label="if calibrated perfectly")
+        axes.plot(table[column], place, "o")
+        axes.set_xlim(left=0)
+        axes.legend(fontsize=8)
     if column == "accuracy":
-        reach = [table["accuracy"] - table["low"], table["high"] - table["accuracy"]]
-        axes.errorbar(table[column], place, xerr=reach, fmt="o", capsize=3)
         mean = np.average(table["accuracy"], weights=table["n"])
         axes.axvline(mean, color="grey", linestyle="--", linewidth=1)
-    else:
-        axes.plot(table[column], place, "o")
     labels = [f"{name} ({n})" for name, n in zip(names, table["n"], strict=True)]
     axes.set_yticks(place, labels)
     axes.set_ylim(len(table) - 0.5, -0.5)
     words = {
         "accuracy": "accuracy, 95 % interval",
         "ece": "expected calibration error",
-        "gap": "accuracy below the best group's",
+        "gap": "accuracy below the best group's, 95 % interval",
     }
     axes.set(title=title, xlabel=words.get(column, column), ylabel="group (faces)")
     axes.grid(axis="y", color="0.9")

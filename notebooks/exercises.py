@@ -917,6 +917,9 @@ def _widest_gap(function) -> None:
     right = np.array([1, 0, 0, 0, 1, 1, 1, 0], bool)
     value = _number(_call(function, right, np.array(list("aaaabbcc")), 1))
     _expect(np.isclose(value, 0.75), "the best and the worst may be any of the groups")
+    right, group = np.array([1, 1, 0, 1, 0, 0], bool), np.array([2, 2, 2, 7, 7, 9])
+    value = _number(_call(function, right, group, 2))
+    _expect(np.isclose(value, 1 / 6), "wrong where the groups are numbers, or one has just enough")
 
 
 def _faces_needed(answer) -> None:
@@ -926,6 +929,10 @@ def _faces_needed(answer) -> None:
     low, high = wilson_interval(0.8 * counts, counts)
     needed = int(counts[np.argmax(high - low <= 0.1)])
     value = _number(answer)
+    _expect(
+        not np.isclose(value, np.argmax(high - low <= 0.2) + 10),
+        "the width is from one end to the other, not from the middle to an end",
+    )
     _expect(value >= needed, "with so few faces the interval is wider than 0.1")
     _expect(value <= needed, "fewer are enough: look for the smallest number")
 
@@ -953,6 +960,42 @@ def _least_ms(function) -> None:
                 "is everything done by then?",
             )
         _expect(np.isclose(value, least), "divide both by their rates, and compare the two times")
+
+
+def _planted(function) -> None:
+    happiness, surprise = (TASKS["emotion"].index(name) for name in ("happiness", "surprise"))
+    generator = np.random.default_rng(5)
+    emotions = generator.integers(0, 7, 4000)
+    group = generator.random(4000) < 0.4
+    target = group & (emotions == happiness)
+    for share in (0.3, 1.0, 0.0):
+        given = emotions.copy()
+        labels = _array(
+            _call(function, given, group.copy(), share, np.random.default_rng(1)), (4000,)
+        )
+        _expect(
+            np.array_equal(given, emotions),
+            "the true emotions have changed, too: work on a copy, the audit needs the truth",
+        )
+        changed = labels != emotions
+        _expect(not changed[~group].any(), "faces outside the group have new labels, too")
+        _expect(not changed[~target].any(), "some of the group are changed that are not happy")
+        _expect((labels[changed] == surprise).all(), "the new label should be that of surprise")
+        found = changed[target].mean()
+        _expect(
+            abs(found - share) < 0.06,
+            f"of the group's happy faces {found:.0%} have a new label, where {share:.0%} should",
+        )
+        places = np.flatnonzero(changed[target])
+        _expect(
+            share != 0.3 or places.max() > 0.8 * target.sum(),
+            "the first ones are changed: draw them at random instead",
+        )
+    draws = [
+        np.asarray(_call(function, emotions.copy(), group, 0.3, np.random.default_rng(seed)))
+        for seed in (1, 2)
+    ]
+    _expect((draws[0] != draws[1]).any(), "the same faces for every generator: draw with `rng`")
 
 
 def _merged_mean(function) -> None:
@@ -1061,6 +1104,7 @@ CHECKS = {
     "08.4": _own_arm,
     "09.1": _widest_gap,
     "09.2": _faces_needed,
+    "09.3": _planted,
     "10.1": _least_ms,
     "10.2": _merged_mean,
     "10.3": _busy,

@@ -4,7 +4,16 @@ c = get_config()  # noqa: F821, from Jupyter
 
 c.LabApp.default_url = "/lab/tree/notebooks/00_in_ten_minutes.ipynb"
 # The file browser shows the course, not the scripts that run and publish it.
-hidden = ["explorer.py", "lab.py", "photo_page.py", "publish.py", "run.py", "samples", "site"]
+hidden = [
+    "explorer.py",
+    "lab.py",
+    "photo_page.py",
+    "planted.py",
+    "publish.py",
+    "run.py",
+    "samples",
+    "site",
+]
 c.ContentsManager.hide_globs = [*hidden, "__pycache__", "*.egg-info"]
 
 

@@ -40,7 +40,7 @@ SECONDS = {
 
 # What is in the zip for Colab, beside the package.
 PACKED = (
-    *("notebooks/[0-9]*.ipynb", "notebooks/ex*.py"),
+    *("notebooks/[0-9]*.ipynb", "notebooks/ex*.py", "notebooks/planted.py"),
     *("notebooks/*.md", "notebooks/sample.png", "LICENSE"),
     *("data/README.md", "data/results/[!.]*"),  # beside them may lie data sets
     "README.md",  # beside data/, it marks the project's folder for the package

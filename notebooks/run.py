@@ -21,7 +21,7 @@ RESULTS = HERE.parent / "results"
 SOLUTIONS = HERE.parent / "solutions"
 MAIN_JOB = 7  # notebooks 00 to 06 are the main job; the later ones go further
 # What notebooks import from their folder.
-MODULES = ("exercises.py", "experiments.py", "explorer.py")
+MODULES = ("exercises.py", "experiments.py", "explorer.py", "planted.py")
 
 
 def run(notebook: Path, target: Path, parameters: dict) -> None:

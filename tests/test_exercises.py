@@ -41,6 +41,22 @@ def test_every_exercise_has_a_check_and_every_check_an_exercise():
     assert asked == list(CHECKS)
 
 
+def widest(right, group, smallest):
+    rates = [right[group == name].mean() for name in set(group) if sum(group == name) >= smallest]
+    return max(rates) - min(rates)
+
+
+def planted(emotions, group, share, rng=None, old=3, new=0, inplace=False, seed=None):
+    """Plant as exercise 09.3 asks, or with one fault; without a generator the first ones."""
+    labels = emotions if inplace else emotions.copy()
+    places = np.flatnonzero(group & (labels == old))
+    rng = np.random.default_rng(seed) if seed else rng
+    if rng is not None:
+        places = rng.permutation(places)
+    labels[places[: round(share * len(places))]] = new
+    return labels
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_solutions_are_right_and_the_stored_cells_are_open(path, monkeypatch):
     judged = []
@@ -378,7 +394,16 @@ def weighted(network, *weights, by_name=True):
         ("08.2", lambda a, b: float(a @ b), "itself"),
         ("09.1", lambda right, group, smallest: 0.75, "one face only"),
         ("09.2", 5000, "fewer are enough"),
-        ("09.2", 10, "wider than"),
+        ("09.2", 100, "wider than"),
+        ("09.2", 60, "from one end to the other"),
+        ("09.1", lambda r, g, least: widest(r, g, least + (g.dtype.kind == "i")), "just enough"),
+        ("09.3", lambda y, of, share, rng: planted(y, of, share, rng, inplace=True), "a copy"),
+        ("09.3", lambda y, of, share, rng: planted(y, of | True, share, rng), "outside the group"),
+        ("09.3", lambda y, of, share, rng: planted(y, of, share, rng, old=5), "not happy"),
+        ("09.3", lambda y, of, share, rng: planted(y, of, share, rng, new=5), "of surprise"),
+        ("09.3", lambda y, of, share, rng: planted(y, of, share / 2, rng), "where 30% should"),
+        ("09.3", lambda y, of, share, rng: planted(y, of, share), "the first ones"),
+        ("09.3", lambda y, of, share, rng: planted(y, of, share, seed=3), "with `rng`"),
         ("10.1", 2.0, "should be a function"),
         ("10.1", lambda work, moved, at: 1e3 * sum(times(work, moved, at)), "the sum"),
         ("10.1", lambda work, moved, at: max(times(work, moved, at)), "like seconds: give ms"),

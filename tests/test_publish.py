@@ -107,6 +107,7 @@ def test_zip_for_colab_has_package_notebooks_weights_and_results(tmp_path, monke
             "notebooks/exercises.py",
             "notebooks/experiments.py",
             "notebooks/explorer.py",
+            "notebooks/planted.py",
             "tests/benchmarks/results.json",
         ),
         *("notebooks/index.md", "notebooks/glossary.md", "notebooks/reading.md"),
