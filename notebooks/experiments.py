@@ -146,23 +146,25 @@ def moving_window(
     return [np.array(grey.resize((48, 48), box=box)) for box in boxes]
 
 
-def half_lit(pictures: np.ndarray, dark: int | np.ndarray) -> np.ndarray:
-    """Take nine tenths of the light from one half of each picture, and from a little more.
+def half_lit(pictures: np.ndarray, side: int | np.ndarray, shade: float = 0.5) -> np.ndarray:
+    """Take nine tenths of the light from one side of each picture.
 
     Parameters
     ----------
     pictures
         uint8 (..., height, width).
-    dark
-        Which half: 1 for the left, -1 for the right. One number, or one per picture.
+    side
+        1 for the left, -1 for the right. One number, or one per picture.
+    shade
+        Share of the width that loses its light.
 
     Returns
     -------
     numpy.ndarray
         uint8, as `pictures`.
     """
-    across = np.linspace(-12, 12, pictures.shape[-1]) * np.reshape(dark, (-1, 1, 1))
-    light = 0.1 + 0.9 / (1 + np.exp(2 - across))
+    across = np.linspace(-0.5, 0.5, pictures.shape[-1]) * np.reshape(side, (-1, 1, 1))
+    light = 0.1 + 0.9 / (1 + np.exp(24 * (shade - 0.5 - across)))
     return (pictures * light).astype(np.uint8)
 
 
@@ -189,7 +191,7 @@ def group_photo(drawing: np.ndarray) -> tuple[Image.Image, dict, dict]:
         "Collins": Image.fromarray(data.astronaut()).crop((120, 0, 330, 230)),
         "Hopper": hopper.crop((90, 40, 440, 450)),
     }
-    shaded = half_lit(np.moveaxis(np.asarray(portraits["Hopper"]), 2, 0), 1)
+    shaded = half_lit(np.moveaxis(np.asarray(portraits["Hopper"]), 2, 0), 1, shade=0.58)
     people = {  # picture, its middle, its height, by how many degrees it is turned
         "photographer": (portraits["photographer"], (330, 60), 40, 0),
         "Collins": (portraits["Collins"], (420, 215), 190, 0),
@@ -271,7 +273,7 @@ def draw_crops(
             if name in row:
                 (word,), (p,) = top_emotion([row[name]])
                 text, right = f"{word} {p:.0%}", not expected or word == expected[name]
-                axes.imshow(row[name], "gray", vmin=0, vmax=255)
+                axes.imshow(row[name], "gray", vmin=0, vmax=255, interpolation="nearest")
             if points is not None:
                 axes.plot(*(points * 48 - 0.5).T, "+", color=plots.COLOURS[1], markersize=12)
             colour = "black" if right else "#C00000"
