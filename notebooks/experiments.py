@@ -10,7 +10,6 @@ import seaborn as sns
 from matplotlib import cbook
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
-from skimage import data
 
 from fer_helpers import BLOCKS, TASKS, load_data, plots
 from fer_helpers.detection import BOX
@@ -185,6 +184,8 @@ def group_photo(drawing: np.ndarray) -> tuple[Image.Image, dict, dict]:
     portraits
         Name -> the portrait as it is.
     """
+    from skimage import data  # only notebook 07 needs it
+
     hopper = Image.open(cbook.get_sample_data("grace_hopper.jpg")).convert("RGB")
     portraits = {
         "photographer": Image.fromarray(data.camera()).convert("RGB").crop((140, 60, 320, 260)),
