@@ -146,7 +146,7 @@ def moving_window(
 
 
 def half_lit(pictures: np.ndarray, side: int | np.ndarray, shade: float = 0.5) -> np.ndarray:
-    """Take nine tenths of the light from one side of each picture.
+    """Take most of the light from one side of each picture.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def half_lit(pictures: np.ndarray, side: int | np.ndarray, shade: float = 0.5) -
         uint8, as `pictures`.
     """
     across = np.linspace(-0.5, 0.5, pictures.shape[-1]) * np.reshape(side, (-1, 1, 1))
-    light = 0.1 + 0.9 / (1 + np.exp(24 * (shade - 0.5 - across)))
+    light = 0.06 + 0.94 / (1 + np.exp(12 * (shade - 0.5 - across)))
     return (pictures * light).astype(np.uint8)
 
 
@@ -192,7 +192,7 @@ def group_photo(drawing: np.ndarray) -> tuple[Image.Image, dict, dict]:
         "Collins": Image.fromarray(data.astronaut()).crop((120, 0, 330, 230)),
         "Hopper": hopper.crop((90, 40, 440, 450)),
     }
-    shaded = half_lit(np.moveaxis(np.asarray(portraits["Hopper"]), 2, 0), 1, shade=0.58)
+    shaded = half_lit(np.moveaxis(np.asarray(portraits["Hopper"]), 2, 0), 1, shade=0.57)
     people = {  # picture, its middle, its height, by how many degrees it is turned
         "photographer": (portraits["photographer"], (330, 60), 40, 0),
         "Collins": (portraits["Collins"], (420, 215), 190, 0),
