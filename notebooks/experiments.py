@@ -7,10 +7,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import cbook
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from fer_helpers import BLOCKS, TASKS, load_data, plots
+from fer_helpers.detection import BOX
 from fer_helpers.evaluation import paired_interval
 from fer_helpers.runs import seed_layers
 
@@ -141,6 +143,170 @@ def moving_window(
     lefts = [left + step * side / 48 for step in steps]
     boxes = [(x, top, x + side, top + side) for x in lefts]
     return [np.array(grey.resize((48, 48), box=box)) for box in boxes]
+
+
+def half_lit(pictures: np.ndarray, side: int | np.ndarray, shade: float = 0.5) -> np.ndarray:
+    """Take most of the light from one side of each picture.
+
+    Parameters
+    ----------
+    pictures
+        uint8 (..., height, width).
+    side
+        1 for the left, -1 for the right. One number, or one per picture.
+    shade
+        Share of the width that loses its light.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, as `pictures`.
+    """
+    across = np.linspace(-0.5, 0.5, pictures.shape[-1]) * np.reshape(side, (-1, 1, 1))
+    light = 0.06 + 0.94 / (1 + np.exp(12 * (shade - 0.5 - across)))
+    return (pictures * light).astype(np.uint8)
+
+
+def group_photo(drawing: np.ndarray) -> tuple[Image.Image, dict, dict]:
+    """Put a group photo together from portraits that may be shown freely, and a drawn face.
+
+    Parameters
+    ----------
+    drawing
+        uint8 (48, 48).
+
+    Returns
+    -------
+    photo
+        640 x 400 pixels.
+    places
+        Name -> x and y of the middle, in pixels of the photo.
+    portraits
+        Name -> the portrait as it is.
+    """
+    from skimage import data  # only notebook 07 needs it
+
+    hopper = Image.open(cbook.get_sample_data("grace_hopper.jpg")).convert("RGB")
+    portraits = {
+        "photographer": Image.fromarray(data.camera()).convert("RGB").crop((140, 60, 320, 260)),
+        "Collins": Image.fromarray(data.astronaut()).crop((120, 0, 330, 230)),
+        "Hopper": hopper.crop((90, 40, 440, 450)),
+    }
+    shaded = half_lit(np.moveaxis(np.asarray(portraits["Hopper"]), 2, 0), 1, shade=0.57)
+    people = {  # picture, its middle, its height, by how many degrees it is turned
+        "photographer": (portraits["photographer"], (330, 60), 40, 0),
+        "Collins": (portraits["Collins"], (420, 215), 190, 0),
+        "tilted Hopper": (portraits["Hopper"], (110, 240), 180, -35),
+        "half-lit Hopper": (Image.fromarray(np.moveaxis(shaded, 0, 2)), (265, 270), 200, 0),
+        "drawing": (Image.fromarray(drawing).convert("RGB"), (560, 130), 150, 0),
+    }
+    wall = np.linspace(225, 150, 640)[:, None] * [0.85, 0.93, 1]
+    photo = Image.fromarray(np.tile(wall, (400, 1, 1)).astype(np.uint8))
+    for picture, (x, y), height, angle in people.values():
+        oval = Image.new("L", picture.size)
+        ImageDraw.Draw(oval).ellipse((0, 0, *picture.size), fill=255)
+        head, oval = (part.rotate(angle, expand=True) for part in (picture, oval))
+        size = [round(side * height / picture.height) for side in head.size]
+        head, oval = (part.resize(size, Image.Resampling.LANCZOS) for part in (head, oval))
+        photo.paste(head, (x - size[0] // 2, y - size[1] // 2), oval)
+    return photo, {name: middle for name, (_, middle, *_) in people.items()}, portraits
+
+
+def name_faces(faces: pd.DataFrame, places: Mapping[str, tuple[int, int]]) -> pd.DataFrame:
+    """Return faces from left to right, with the name of the nearest place as their index.
+
+    Parameters
+    ----------
+    faces
+        A row per face, with the columns of `fer_helpers.detection.BOX`.
+    places
+        Name -> x and y, in pixels of the photo.
+    """
+    faces = faces.sort_values("left")
+    middles = (faces[BOX[:2]].to_numpy() + faces[BOX[2:]].to_numpy()) / 2
+    away = np.linalg.norm(middles[:, None] - np.array([*places.values()]), axis=2)
+    return faces.set_axis(np.array([*places])[away.argmin(axis=1)])
+
+
+def draw_boxes(photo: Image.Image, title: str, faces: pd.DataFrame | None = None) -> None:
+    """Draw a photo with a box around each face, as `fer_helpers.detection.BOX` has them."""
+    _, axes = plt.subplots()
+    axes.imshow(photo)
+    for left, top, right, bottom in [] if faces is None else faces[BOX].to_numpy():
+        look = {"fill": False, "edgecolor": plots.COLOURS[1], "linewidth": 2}
+        axes.add_patch(plt.Rectangle((left, top), right - left, bottom - top, **look))
+    axes.set(title=title)
+    axes.set_axis_off()
+    plt.show()
+
+
+def draw_crops(
+    title: str,
+    rows: Mapping[str, Mapping[str, np.ndarray]],
+    top_emotion: Callable,
+    expected: Mapping[str, str] | None = None,
+    points: np.ndarray | None = None,
+) -> None:
+    """Draw cut-out faces with their predictions: a row of panels per step.
+
+    Parameters
+    ----------
+    title
+        Of the figure.
+    rows
+        Name of the step -> name of the face -> (48, 48) picture. A missing face was not found.
+    top_emotion
+        Takes pictures and returns an emotion and a probability for each.
+    expected
+        Name of the face -> emotion; other predictions are red.
+    points
+        (P, 2) of the picture, as shares of its side, to be marked by crosses.
+    """
+    names = list(expected or dict.fromkeys(name for row in rows.values() for name in row))
+    size = 1.5 * len(names) + 0.4, 2 * len(rows) + 0.3
+    figure, grid = plt.subplots(len(rows), len(names), figsize=size, squeeze=False)
+    for line, (step, row) in zip(grid, rows.items(), strict=True):
+        line[0].set_ylabel(step)
+        for axes, name in zip(line, names, strict=True):
+            axes.set(xticks=[], yticks=[], facecolor="0.9", box_aspect=1)
+            axes.spines[:].set_visible(False)
+            text, right = "not found", False
+            if name in row:
+                (word,), (p,) = top_emotion([row[name]])
+                text, right = f"{word} {p:.0%}", not expected or word == expected[name]
+                axes.imshow(row[name], "gray", vmin=0, vmax=255, interpolation="nearest")
+            if points is not None:
+                axes.plot(*(points * 48 - 0.5).T, "+", color=plots.COLOURS[1], markersize=12)
+            colour = "black" if right else "#C00000"
+            axes.set_title(f"{name}\n{text}", fontsize=9, color=colour)
+    figure.suptitle(title)
+    plt.show()
+
+
+def draw_changed_face(curves: pd.DataFrame, labels: Sequence[str]) -> None:
+    """Draw a panel per change: the probability of the prediction, its emotion as a colour.
+
+    Parameters
+    ----------
+    curves
+        A row per picture: ``change``, ``value``, ``emotion``, ``probability``.
+    labels
+        Of the horizontal axes.
+    """
+    figure, grid = plt.subplots(1, len(labels), figsize=(9, 2.6), sharey=True)
+    emotions = [name for name in TASKS["emotion"] if name in set(curves["emotion"])]
+    look = {"hue": "emotion", "style": "emotion", "s": 50, "legend": False}
+    look |= {"hue_order": emotions, "style_order": emotions, "zorder": 2}
+    groups = curves.groupby("change", sort=False)
+    for axes, label, (_, some) in zip(grid, labels, groups, strict=True):
+        axes.plot(some["value"], some["probability"], color="0.7", zorder=1)
+        last = axes is grid[-1]
+        sns.scatterplot(some, x="value", y="probability", ax=axes, **look | {"legend": last})
+        axes.set(xlabel=label, ylim=(0, 1))
+    handles, names = grid[-1].get_legend_handles_labels()
+    grid[-1].legend(handles, names, loc="upper left", bbox_to_anchor=(1, 1.05))
+    figure.suptitle("One face, changed: probability of the prediction")
+    plt.show()
 
 
 def draw_changes(picture: np.ndarray, results: Mapping[str, np.ndarray]) -> None:

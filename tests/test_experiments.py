@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 import tiny
-from experiments import restart, shared_runs
+from experiments import half_lit, name_faces, restart, shared_runs
 from fer_helpers.batches import batches_of
+from fer_helpers.detection import BOX
 from fer_helpers.training import compile_model
 
 
@@ -46,3 +47,18 @@ def test_stored_runs_are_compared_where_both_networks_have_them(epochs, epoch, s
     found, both = shared_runs(table(**epochs))
     assert (found, [*both.index]) == (epoch, seeds)
     assert (both == epoch / 10).all(axis=None)
+
+
+def test_one_side_of_a_picture_loses_its_light():
+    white = np.full((2, 3, 101), 200, np.uint8)
+    left, right = half_lit(white, [1, -1])
+    assert (left == right[:, ::-1]).all()
+    assert left[0, 0] < 25 < 190 < left[0, -1]
+    assert (half_lit(white[0], 1, shade=0.7) <= left).all()
+
+
+def test_faces_are_named_after_the_nearest_place_from_left_to_right():
+    faces = pd.DataFrame([(60, 0, 80, 20), (0, 0, 20, 20)], columns=BOX)
+    named = name_faces(faces, {"b": (65, 12), "a": (12, 9), "nobody": (40, 90)})
+    assert [*named.index] == ["a", "b"]
+    assert [*named["left"]] == [0, 60]
