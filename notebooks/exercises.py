@@ -818,21 +818,38 @@ def _standard_error(function) -> None:
         raise Wrong(f"wrong for {n} seeds: how far do the differences spread, and their mean?")
 
 
-def _cosine(function) -> None:
-    a, b = np.array([3.0, 0.0]), np.array([1.0, 1.0])
-    _expect(np.isclose(_number(_call(function, a, a)), 1), "a gradient and itself should give 1")
+def _without_conflict(function) -> None:
+    def given(a, b) -> np.ndarray:
+        first, second = np.array(a, float), np.array(b, float)
+        with np.errstate(all="ignore"):
+            result = _array(_call(function, first, second), (len(a),)).astype(float)
+        untouched = np.array_equal(first, a) and np.array_equal(second, b)
+        _expect(untouched, "your function changes the gradients it was given: return a new one")
+        return result
+
+    a, b = np.array([1.0, 0.0, 2.0]), np.array([-4.0, 1.0, 0.0])
+    part = a @ b / (b @ b) * b
+    result = given(a, b)
+    for wrong, hint in (
+        (a, "here a and b conflict, but a comes back as it was"),
+        (0 * a, "only the component along b should go, not the whole of a"),
+        (part, "that is the component along b: take it away from a"),
+        (a + part, "the result conflicts with b even more than a did: look at the sign"),
+        (b - a @ b / (a @ a) * a, "that is b without its component along a: change a"),
+    ):
+        _expect(not np.allclose(result, wrong), hint)
     _expect(
-        np.isclose(_number(_call(function, a, -2 * a)), -1),
-        "opposite gradients should give -1, whatever their lengths",
+        np.isclose(result @ b, 0),
+        "the result should be at a right angle to b, however long b is; try it with b = [-4, 1, 0]",
     )
-    _expect(
-        np.isclose(_number(_call(function, a, b)), np.sqrt(0.5)), "wrong for an angle of 45 degrees"
-    )
-    with np.errstate(all="ignore"):
-        nothing = [_number(_call(function, *pair)) for pair in ((a, 0 * a), (0 * a, a))]
-    _expect(
-        nothing == [0, 0], "a gradient of zeros should give 0, as the first or as the second one"
-    )
+    _expect(np.allclose(result, a - part), "only the component along b should change")
+    for agreeing in ([2.0, 1.0, 0.0], [0.0, 3.0, 0.0]):
+        _expect(
+            np.allclose(given(a, agreeing), a),
+            "where the cosine is not below 0 there is no conflict, and a should stay as it is",
+        )
+    _expect(np.allclose(given(a, 0 * b), a), "where b is all zeros, a should stay as it is")
+    _expect(np.allclose(given(10 * a, b), 10 * (a - part)), "wrong where a is ten times as long")
 
 
 def _bootstrap(function) -> None:
@@ -1099,7 +1116,7 @@ CHECKS = {
     "07.3": _decide,
     "07.4": _share_changed,
     "08.1": _standard_error,
-    "08.2": _cosine,
+    "08.2": _without_conflict,
     "08.3": _bootstrap,
     "08.4": _own_arm,
     "09.1": _widest_gap,

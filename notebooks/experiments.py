@@ -1,6 +1,8 @@
 """What the experiments of the notebooks share: the same network, begun again, and their figures."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import combinations
 
 import keras
 import matplotlib.pyplot as plt
@@ -11,7 +13,9 @@ from matplotlib import cbook
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 
-from fer_helpers import BLOCKS, TASKS, load_data, plots
+from fer_helpers import BLOCKS, OUTPUTS, TASKS, MaskedCrossentropy, load_data, plots
+from fer_helpers.backend import compiled, gradient
+from fer_helpers.batches import batches_of
 from fer_helpers.detection import BOX
 from fer_helpers.evaluation import paired_interval
 from fer_helpers.runs import seed_layers
@@ -503,6 +507,148 @@ def draw_arms(
             ours, theirs = (runs[runs["arm"] == name][column] for name in (arm, reference))
             i = paired_interval(ours, theirs)
             print("  {:20} {difference:+.3f} ({low:+.3f} to {high:+.3f})".format(column, **i))
+
+
+def draw_claims(claims: Sequence[tuple[float, float]], names: tuple[str, str]) -> None:
+    """Draw a line per seed from one accuracy to the other, in one colour if it rises.
+
+    Parameters
+    ----------
+    claims
+        A pair of accuracies per seed.
+    names
+        What the first and the second accuracy belong to.
+    """
+    _, axes = plt.subplots(figsize=(5, 3))
+    for seed, (first, second) in enumerate(claims):
+        colour = plots.COLOURS[0] if second > first else plots.COLOURS[1]
+        look = {"marker": "osD^"[seed % 4], "color": colour, "label": f"seed {seed}"}
+        axes.plot([0, 1], [first, second], **look)
+    axes.set(title="One comparison per seed", ylabel="emotion accuracy", xlim=(-0.2, 1.7))
+    axes.set_xticks([0, 1], names)
+    axes.legend(fontsize=8, loc="center right")
+    plt.show()
+
+
+def standard_errors(table: pd.DataFrame, base: str) -> pd.DataFrame:
+    """Return the standard errors of the differences from an arm, with and without pairs.
+
+    Parameters
+    ----------
+    table
+        A row per seed and a column per arm; NaN where an arm has not been run.
+    base
+        The arm that the others are compared with, over the seeds that they have in common.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per other arm: ``pairs`` (seeds in common), ``r`` (correlation of the two arms over
+        these seeds), ``paired`` and ``unpaired`` (standard errors). NaN for fewer than two pairs.
+    """
+    found = {}
+    for arm in table.columns.drop(base):
+        both = table[[arm, base]].dropna()
+        n, r = len(both), both[arm].corr(both[base]) if len(both) > 1 else np.nan
+        paired = (both[arm] - both[base]).std() / max(n, 1) ** 0.5
+        unpaired = (both.var().sum(skipna=False) / max(n, 1)) ** 0.5
+        found[arm] = {"pairs": n, "r": r, "paired": paired, "unpaired": unpaired}
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
+def task_gradients(model: keras.Model) -> Callable[[np.ndarray, np.ndarray], dict]:
+    """Return a function that computes the gradient of each task's loss on the trunk.
+
+    It is compiled once, and takes the weights that the network has whenever it is called.
+
+    Parameters
+    ----------
+    model
+        A network with the four heads. Its weights stay as they are.
+
+    Returns
+    -------
+    Callable
+        Takes the faces and the label rows of a batch, and returns for each task one long vector:
+        the gradient of its masked loss, unweighted, on all weights that the heads share.
+    """
+    variables = model.trainable_variables, model.non_trainable_variables
+    trunk = [i for i, v in enumerate(variables[0]) if "_logits" not in v.path]
+
+    @compiled
+    def slopes(weights, fixed, images, targets):
+        def loss(weights, place):
+            outputs, _ = model.stateless_call(weights, fixed, images, training=True)
+            return MaskedCrossentropy()(targets[place], outputs[place])
+
+        found = [gradient(partial(loss, place=i), weights) for i in range(len(targets))]
+        return [[one[i] for i in trunk] for one in found]
+
+    def gradients(X: np.ndarray, y: np.ndarray) -> dict:
+        images, targets = batches_of(X, y, len(X))[0]
+        targets = [targets[OUTPUTS[task]] for task in TASKS]
+        values = ([v.value for v in some] for some in variables)
+        found = slopes(*values, images.astype("float32"), targets)
+        flat = [np.concatenate([np.ravel(slope) for slope in one]) for one in found]
+        return dict(zip(TASKS, flat, strict=True))
+
+    return gradients
+
+
+def batch_cosines(
+    gradients: Callable, X: np.ndarray, y: np.ndarray, batches: int = 10, size: int = 128
+) -> pd.DataFrame:
+    """Return the cosine of the gradients of every two tasks, in each of several batches.
+
+    Parameters
+    ----------
+    gradients
+        Of `task_gradients`.
+    X, y
+        At least `batches` times `size` faces and their label rows. The batches are drawn from
+        them at random, always the same ones.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per batch and pair of tasks, with the columns ``pair`` and ``cosine``; 0 where one
+        of the tasks has no label in the batch.
+    """
+    rows = []
+    order = np.random.default_rng(0).permutation(len(X))[: batches * size]
+    for some in order.reshape(batches, size):
+        found = gradients(X[some], y[some])
+        for first, second in combinations(TASKS, 2):
+            a, b = found[first], found[second]
+            lengths = np.linalg.norm(a) * np.linalg.norm(b)
+            cosine = a @ b / lengths if lengths else 0.0
+            rows.append({"pair": f"{first}, {second}", "cosine": cosine})
+    return pd.DataFrame(rows)
+
+
+def draw_before_after(gains: Sequence[float], comparison: pd.DataFrame, margin: float) -> None:
+    """Draw single differences, one per seed, beside the intervals of a study.
+
+    Parameters
+    ----------
+    gains
+        The single differences.
+    comparison
+        A row per arm, with the columns ``difference``, ``low`` and ``high``.
+    margin
+        Half the width of the grey band around no difference.
+    """
+    _, (before, after) = plt.subplots(1, 2, figsize=(8, 3))
+    for axes in (before, after):
+        axes.axhline(0, color="grey", linestyle="--", linewidth=1)
+    before.plot(gains, "o", color=plots.COLOURS[1])
+    before.set(title="Before: one number per seed", xlabel="seed", ylabel="difference")
+    before.set_xticks(range(len(gains)))
+    after.axhspan(-margin, margin, color="0.9")
+    reach = comparison[["low", "high"]].sub(comparison["difference"], axis=0).abs().T
+    after.errorbar(comparison.index, comparison["difference"], reach.to_numpy(), fmt="o")
+    after.set(title="After: intervals, minus arm 0", xlabel="arm", ylabel="difference")
+    plt.show()
 
 
 def draw_curves(curves: Mapping[str, pd.DataFrame], column: str, label: str, top: float) -> None:

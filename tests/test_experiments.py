@@ -5,9 +5,19 @@ import pandas as pd
 import pytest
 
 import tiny
-from experiments import half_lit, name_faces, restart, shared_runs
+from experiments import (
+    batch_cosines,
+    half_lit,
+    name_faces,
+    restart,
+    shared_runs,
+    standard_errors,
+    task_gradients,
+)
+from fer_helpers.backend import keras
 from fer_helpers.batches import batches_of
 from fer_helpers.detection import BOX
+from fer_helpers.labels import TASKS, encode_labels
 from fer_helpers.training import compile_model
 
 
@@ -62,3 +72,71 @@ def test_faces_are_named_after_the_nearest_place_from_left_to_right():
     named = name_faces(faces, {"b": (65, 12), "a": (12, 9), "nobody": (40, 90)})
     assert [*named.index] == ["a", "b"]
     assert [*named["left"]] == [0, 60]
+
+
+def plain(x):
+    """Without dropout, so that two passes give the same."""
+    x = keras.layers.Conv2D(4, 5, 4, activation="relu")(x)
+    x = keras.layers.BatchNormalization(momentum=0.9)(x)
+    return keras.layers.GlobalAveragePooling2D()(x)
+
+
+def two_tasks(emotion, gender):
+    """Faces with labels for emotion and gender, and none for race and age."""
+    X, _ = tiny.faces(len(emotion))
+    return X, encode_labels({"emotion": emotion, "gender": gender})
+
+
+def test_gradient_of_a_task_is_what_a_step_takes_from_the_trunk():
+    model = tiny.build(augment=False, backbone=plain)
+    X, y = two_tasks(np.arange(16) % 7, np.arange(16) % 2)
+    start = model.get_weights()
+    gradients = task_gradients(model)
+    gradients(X, y[::-1])  # nothing of an earlier batch is kept
+    found = gradients(X, y)
+    assert all(map(np.array_equal, model.get_weights(), start)), "the weights stay"
+    assert list(found) == list(TASKS)
+    assert not found["race"].any()
+    assert not found["age"].any()
+    for task in ("emotion", "gender"):
+        model.set_weights(start)
+        compile_model(model, {task: 1.0}, tasks=(), optimizer=keras.optimizers.SGD(1.0))
+        model.train_on_batch(*batches_of(X, y, len(X))[0])
+        moved = [
+            (old - new).ravel()
+            for old, new, v in zip(start, model.get_weights(), model.weights, strict=True)
+            if "_logits" not in v.path and v.trainable
+        ]
+        np.testing.assert_allclose(found[task], np.concatenate(moved), atol=1e-5)
+        changed = gradients(X, y)[task]
+        assert not np.allclose(changed, found[task]), "the weights of now, not of the start"
+
+
+def test_cosines_of_each_batch():
+    """The gradients follow from the labels: emotion and gender alike, race against them."""
+
+    def gradients(X, y):
+        a = np.array([y[:, 0].mean(), 1.0])
+        sizes.append(len(X))
+        assert (y[:, :1] == X).all(), "a face and its labels stay together"
+        return {"emotion": a, "gender": 3 * a, "race": -a, "age": 0 * a}
+
+    sizes = []
+    y = (np.random.default_rng(1).random((40, 18)) < 0.5).astype("float32")
+    table = batch_cosines(gradients, y[:, :1], y, batches=3, size=12)
+    assert sizes == [12, 12, 12]
+    assert len(table) == 18
+    means = table.groupby("pair")["cosine"].mean()
+    np.testing.assert_allclose(means["emotion, gender"], 1)
+    np.testing.assert_allclose(means[["emotion, race", "gender, race"]], -1)
+    assert (means.filter(like="age") == 0).all()
+
+
+def test_standard_errors_with_and_without_pairs():
+    arms = {"0": [0.1, 0.2, 0.3], "alike": [0.2, 0.3, 0.4], "against": [0.3, 0.2, 0.1]}
+    table = standard_errors(pd.DataFrame(arms | {"once": [0.5, np.nan, np.nan]}), "0")
+    unpaired = (2 * 0.01 / 3) ** 0.5
+    wanted = [[3, 1, 0, unpaired], [3, -1, 0.2 / 3**0.5, unpaired], [1, *[np.nan] * 3]]
+    np.testing.assert_allclose(table, wanted, atol=1e-12)
+    assert [*table.index] == ["alike", "against", "once"]
+    assert [*table] == ["pairs", "r", "paired", "unpaired"]
