@@ -188,7 +188,8 @@ def test_timeline_shows_a_later_recording_to_its_end():
     figure = figures.timeline({"short": short, "long": long}, ["step"])
     plt.close(figure)
     for axes in figure.axes:
-        assert axes.get_xlim()[0] == 0 and axes.get_xlim()[1] >= 50
+        assert axes.get_xlim()[0] == 0
+        assert axes.get_xlim()[1] >= 50
 
 
 def test_roofline_has_two_slopes_and_contains_all_layers(drawn):
