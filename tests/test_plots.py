@@ -182,6 +182,16 @@ def test_timeline_begins_with_its_first_span_and_has_a_row_for_each(drawn):
     assert first.get_ylim() == second.get_ylim() == (2.5, -0.5)
 
 
+def test_timeline_shows_a_later_recording_to_its_end():
+    event = {"thread": "python", "name": "step", "operation": "", "start": 0.0}
+    short, long = (pd.DataFrame([event | {"duration": length}]) for length in (5.0, 50.0))
+    figure = figures.timeline({"short": short, "long": long}, ["step"])
+    plt.close(figure)
+    for axes in figure.axes:
+        assert axes.get_xlim()[0] == 0
+        assert axes.get_xlim()[1] >= 50
+
+
 def test_roofline_has_two_slopes_and_contains_all_layers(drawn):
     (axes,) = drawn["roofline"].axes
     slow, fast, dots = axes.get_lines()

@@ -235,6 +235,7 @@ def timeline(traces: Mapping[str, pd.DataFrame], spans: Sequence[str]) -> Figure
             bars = list(zip(part["start"] - begin, part["duration"], strict=True))
             axes.broken_barh(bars, (place - 0.35, 0.7), color=COLOURS[min(place, len(spans))])
         axes.set_yticks(range(len(rows)), list(rows))
-        axes.set(title=title, ylabel="thread", xlim=(0, None), ylim=(len(rows) - 0.5, -0.5))
-    panels[-1, 0].set(xlabel="milliseconds")
+        axes.set(title=title, ylabel="thread", ylim=(len(rows) - 0.5, -0.5))
+    # Only now: a limit set earlier would cut off what is longer in a later recording.
+    panels[-1, 0].set(xlabel="milliseconds", xlim=(0, None))
     return figure
