@@ -1,26 +1,26 @@
-"""A bias planted in the labels of drawn faces: notebook 09 finds it, and you look here afterwards.
+"""A bias planted in the labels of drawn faces: find it in notebook 09 before you read this file.
 
 ``python planted.py --out ../data/results/planted_bias.csv`` repeats the whole audit for twenty
-seeds, with the bias and without it; a seed that the file already holds is not run again.
+seeds, with the bias and without it. Seeds that the file already holds are not run again.
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
 
 from experiments import restart
 from fer_helpers import TASKS, load_model
+from fer_helpers.backend import keras
 from fer_helpers.datasets.sample import draw_parameters, render
 from fer_helpers.datasets.sample.traits import UNIT_COLUMNS
 
 ANGER, NEUTRAL, SADNESS = (TASKS["emotion"].index(n) for n in ("anger", "neutral", "sadness"))
-SHARE = 0.5  # of one group's neutral and sad faces: labelled "anger"
-OTHERS = 0.45  # men under 40 and women from 40 on: kept in the set with this probability
-BROW = 0.8  # from 40 years on the brows hang lower, for all alike, by up to this much
+SHARE = 0.5  # of the men's neutral and sad faces are labelled "anger"
+OTHERS = 0.45  # men under 40 and women from 40 on are kept with this probability
+BROW = 0.8  # from 40 years on the brows hang lower by up to this much, whatever the gender
 
 
 def draw(n: int, seed: int) -> tuple[np.ndarray, pd.DataFrame]:
@@ -29,7 +29,7 @@ def draw(n: int, seed: int) -> tuple[np.ndarray, pd.DataFrame]:
     Parameters
     ----------
     n
-        Number of faces; only those that are drawn as male or female.
+        Number of faces. Those that are drawn as neither male nor female are left out.
     seed
         A whole number from 0.
 
@@ -54,7 +54,7 @@ def draw(n: int, seed: int) -> tuple[np.ndarray, pd.DataFrame]:
 
 
 def team_labels(people: pd.DataFrame, seed: int = 0, share: float = SHARE) -> np.ndarray:
-    """Return the emotion labels of a team that sees anger where there is none, for one group."""
+    """Return the labels of a team that sees anger in neutral and sad faces of one group."""
     labels = people["emotion"].to_numpy().copy()
     calm = np.isin(labels, [NEUTRAL, SADNESS]) & (people["gender"] == "male").to_numpy()
     labels[calm & (np.random.default_rng(seed).random(len(labels)) < share)] = ANGER
@@ -69,7 +69,7 @@ def features(network: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def build_head(width: int) -> keras.Model:
-    """Return a small emotion head for `width` features, compiled."""
+    """Return a small, compiled emotion head for `width` features."""
     head = keras.Sequential(
         [
             keras.Input((width,)),
@@ -84,7 +84,7 @@ def build_head(width: int) -> keras.Model:
 
 
 def train(head, inputs, labels, seed=0, weights=None) -> keras.Model:
-    """Train the head from new random weights: 15 epochs."""
+    """Train the head from new random weights for 15 epochs."""
     restart(head, seed)
     head.fit(inputs, labels, batch_size=64, epochs=15, sample_weight=weights, verbose=0)
     return head
@@ -109,13 +109,13 @@ def standardised_gap(called, people: pd.DataFrame, counts: np.ndarray | None = N
     people
         From `draw`.
     counts
-        (draws, N) how often each face counts, for an interval; each face once if None.
+        (draws, N) how often each face counts in each draw; None counts each face once.
 
     Returns
     -------
     float or numpy.ndarray
-        The difference of the false-positive rates within an age, averaged over the ages, each
-        with its share of all faces that are not angry: one number, or one per draw.
+        Men's minus women's false-positive rate within each age, averaged over the ages. An age
+        has the weight of its share of all faces that are not angry. One number, or one per draw.
     """
     counts = np.ones((1, len(people))) if counts is None else counts
     calm = (people["emotion"] != ANGER).to_numpy()
@@ -156,7 +156,7 @@ def _row(seed, arm, faces, probabilities, people, threshold=0.5) -> dict:
 
 
 def fair_threshold(probabilities, people, usual: float = 0.5) -> float:
-    """Return the threshold for men at which the standardised gap is no longer above 0."""
+    """Return the lowest threshold for men at which the standardised gap is not above 0, or 0.99."""
     men = (people["gender"] == "male").to_numpy()
     for threshold in np.arange(usual, 1, 0.01):
         called = probabilities[:, ANGER] >= np.where(men, threshold, usual)
@@ -199,10 +199,10 @@ def one_seed(seed: int, network: keras.Model, head: keras.Model) -> list[dict]:
 
 
 def main() -> None:
-    """Run twenty seeds, and write a row for each network and set of faces."""
+    """Run the audit for several seeds; write a row for each network and set of faces."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--out", type=Path, required=True, help="CSV file to continue or to write")
+    parser.add_argument("--seeds", type=int, default=20, help="how many, from 0")
     given = parser.parse_args()
     done = (
         pd.read_csv(given.out)
