@@ -126,7 +126,9 @@ def _address(picture: bytes) -> str:
 def page(model: keras.Model) -> gr.Blocks:
     """Return the page; it opens on a portrait that is in the public domain."""
 
-    def show(chosen: list[tuple[str, str | None]]) -> tuple[None, str]:
+    def show(chosen: list[tuple[str, str | None]] | None):
+        if not chosen:  # these were shown, and are removed
+            return gr.skip(), gr.skip()
         shown = []
         for path in (Path(path) for path, _ in chosen):
             try:
@@ -141,10 +143,14 @@ def page(model: keras.Model) -> gr.Blocks:
     with gr.Blocks(title="Expressions in your photos", analytics_enabled=False) as blocks:
         gr.Markdown(INTRODUCTION)
         photos = gr.Gallery(
-            label="Photos", type="filepath", interactive=True, file_types=["image"], columns=4
+            label="Photos",
+            type="filepath",
+            interactive=True,
+            file_types=["image"],
+            sources=["upload", "webcam", "clipboard"],
         )
         shown = gr.HTML(show_photo(model, Image.fromarray(data.astronaut())))
-        photos.upload(show, photos, [photos, shown], api_visibility="private")
+        photos.change(show, photos, [photos, shown], api_visibility="private")
     return blocks
 
 

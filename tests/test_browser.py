@@ -157,6 +157,8 @@ def test_photo_page_shows_faces_and_keeps_no_photo(page, files, serve, screensho
     page.on("request", lambda asked: others.append(asked.url))
     address = serve(*PHOTO_PAGE, path="/", TMPDIR=temporary)
     page.goto(address)
+    for way in ("Click to upload or drop files", "Capture from camera", "Paste from clipboard"):
+        expect(page.get_by_role("button", name=way)).to_be_visible(timeout=MINUTES)
     # It opens on a portrait.
     expect(page.get_by_role("status").filter(has_text="1 face found")).to_be_visible()
     expect(page.get_by_text("People would probably call this face happy")).to_be_visible()
@@ -187,6 +189,11 @@ def test_photo_page_shows_faces_and_keeps_no_photo(page, files, serve, screensho
     assert {url.split("/")[2] for url in others if url.startswith("http")} == {
         address.split("/")[2]
     }
+    # Chromium's own camera shows no face. It is closed after the picture.
+    for name in ("Capture from camera", "Click to Access Webcam", "capture photo"):
+        page.get_by_role("button", name=name).click()
+    expect(page.get_by_role("alert")).to_have_text(re.compile("No face found"), timeout=MINUTES)
+    expect(page.locator("video")).to_have_count(0)
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
