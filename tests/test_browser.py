@@ -21,6 +21,7 @@ from playwright.sync_api import expect
 from skimage import data
 
 from conftest import CHROMIUM
+from run import MODULES
 
 ROOT = Path(__file__).parent.parent
 MINUTES = 60_000
@@ -105,7 +106,7 @@ OPEN = ["--ip=127.0.0.1", "--allow-root", "--IdentityProvider.token="]
 
 def copy_notebook(name, folder):
     """A notebook, and the modules beside it that it imports."""
-    for file in (name, "exercises.py", "explorer.py"):
+    for file in (name, *MODULES):
         shutil.copy(ROOT / "notebooks" / file, folder)
 
 

@@ -182,7 +182,7 @@ def test_backends_are_known_in_few_places():
     pattern = re.compile(r"^\s*(?:import|from) (?:jax|tensorflow)\b", re.M)
     modules = (ROOT / "fer_helpers").rglob("*.py")
     found = {module.name for module in modules if pattern.search(module.read_text())}
-    assert found == {"backend.py", "detection.py", "distributed.py", "export.py"}
+    assert found == {"backend.py", "detection.py", "distributed.py", "export.py", "speed.py"}
 
 
 @pytest.mark.parametrize("name", ["README.md", "USING.md", "CONTRIBUTING.md", "data/README.md"])

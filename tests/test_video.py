@@ -59,7 +59,8 @@ def test_a_video_of_ten_seconds_from_command_to_table_and_figure(capsys, tmp_pat
     assert "28 rows" in capsys.readouterr().err
     rows = pd.read_csv(table, keep_default_na=False)
     assert rows.columns[:3].tolist() == ["path", "seconds", "emotion"]
-    assert rows.columns[-6:].tolist() == ["left", "top", "right", "bottom", "confidence", "error"]
+    places = ["left", "top", "right", "bottom", "confidence", "warning", "error"]
+    assert rows.columns[-7:].tolist() == places
     times = [*np.arange(0, 6, 0.5), *np.repeat(np.arange(6, 10, 0.5), 2)]
     # The first picture of each half second, at 5 pictures per second.
     np.testing.assert_allclose(rows["seconds"], np.ceil(np.multiply(times, 5)) / 5, atol=0.01)
