@@ -1,6 +1,6 @@
 """Visitors and photos at the page of `make demo`.
 
-    python tests/photo_page_load.py [VISITORS] [PHOTOS]
+    PYTHONPATH=notebooks python tests/photo_page_load.py [VISITORS] [PHOTOS]
 
 Prints the memory of the server, what it left on the disk, and what the page asked other hosts for.
 All visitors come at once. Some minutes for 20 visitors and 50 photos on two cores.
