@@ -2,13 +2,13 @@
 
     python notebooks/photo_page.py [PORT]
 
-A photo is deleted as soon as it has been read; nothing of it is printed, logged or kept.
+A photo is deleted after two minutes, and nothing of it is printed or logged. It is not deleted at
+once since two visitors who choose the same photo share its file.
 """
 
 import base64
 import html
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +27,8 @@ from fer_helpers.backend import keras
 from fer_helpers.labels import TASKS
 from fer_helpers.photos import NO_FACE
 
+KEPT = (10, 120)  # seconds: how often photos are deleted, and those of which age
+
 SHOWN = ("surprised", "afraid", "disgusted", "happy", "sad", "angry", "neutral")
 
 INTRODUCTION = """# Which expression would people see?
@@ -34,7 +36,7 @@ Drop photos, paste one, or take one. The network names the expression that peopl
 in each face; it cannot know what somebody feels. Do not use it on people at work or in education:
 the EU's AI Act forbids that (Article 5(1)(f)).
 
-Your photos stay on this machine, and none is kept."""
+Your photos stay on this machine, and are deleted after two minutes."""
 
 STYLE = """
 .photo { display: flex; flex-wrap: wrap; gap: 1rem; margin-bottom: 2rem }
@@ -123,6 +125,11 @@ def _address(picture: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(picture).decode()
 
 
+def _read(path: Path) -> tuple[str, bytes]:
+    """Return a photo's name and content; empty if it has waited for so long that it is deleted."""
+    return path.name, path.read_bytes() if path.is_file() else b""
+
+
 def page(model: keras.Model) -> gr.Blocks:
     """Return the page; it opens on a portrait that is in the public domain."""
 
@@ -130,17 +137,18 @@ def page(model: keras.Model) -> gr.Blocks:
         if not chosen:  # these were shown, and are removed
             return gr.skip(), gr.skip()
         shown = []
-        for path in (Path(path) for path, _ in chosen):
+        # All at once: the later ones are not to be deleted while the first are looked at.
+        for name, content in [_read(Path(path)) for path, _ in chosen]:
             try:
-                upload = {"name": path.name, "size": 0, "content": path.read_bytes()}
+                upload = {"name": name, "size": len(content), "content": content}
                 shown.append(show_photo(model, read_upload(upload)))
             except ValueError as error:
                 shown.append(_alert(str(error)))
-            finally:
-                shutil.rmtree(path.parent, ignore_errors=True)
         return None, "".join(shown)
 
-    with gr.Blocks(title="Expressions in your photos", analytics_enabled=False) as blocks:
+    with gr.Blocks(
+        title="Expressions in your photos", analytics_enabled=False, delete_cache=KEPT
+    ) as blocks:
         gr.Markdown(INTRODUCTION)
         photos = gr.Gallery(
             label="Photos",

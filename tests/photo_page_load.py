@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 from skimage import data
 
 from conftest import CHROMIUM
-from test_browser import PHOTO_PAGE, choose_photos, serving
+from test_browser import ROOT, choose_photos, serving
 
 SIDES = (512, 1500, 3000, 7350)  # pixels; the last has 54 megapixels
 
@@ -54,7 +54,8 @@ def main(visitors: int = 20, photos: int = 50) -> None:
         temporary = folder / "temporary"
         temporary.mkdir()
         start = time.monotonic()
-        server, address = stack.enter_context(serving(folder, PHOTO_PAGE, "/", TMPDIR=temporary))
+        words = [str(ROOT / "notebooks/photo_page.py"), "{port}"]
+        server, address = stack.enter_context(serving(folder, words, "/", TMPDIR=temporary))
         print(f"the server answers after {time.monotonic() - start:.1f} s")
         watch = Watch(server.pid, temporary)
         playwright = stack.enter_context(sync_playwright())
@@ -88,6 +89,9 @@ def main(visitors: int = 20, photos: int = 50) -> None:
                 watch.say(
                     f"after {number + 1} photos, the last in {time.monotonic() - start:.1f} s"
                 )
+        page.context.close()
+        time.sleep(140)
+        watch.say("after two minutes more")
         print("hosts asked:", ", ".join(sorted(asked - {""})))
 
 
