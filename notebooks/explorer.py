@@ -19,10 +19,9 @@ from fer_helpers.model import IMAGE_SIZE
 from fer_helpers.photos import NO_FACE, open_photo, predict_photo
 from fer_helpers.prediction import grad_cam, predict
 
-MAX_UPLOAD = 20 << 20  # bytes; the Makefile lets larger messages pass
+MAX_UPLOAD = 20 << 20  # bytes; lab.py lets larger messages pass
 # Pixels along the longer side of a photo: the smallest face found still fills the network's input.
 PHOTO_SIDE = IMAGE_SIZE * DETECTION_SIDE // SMALLEST_FACE
-SHOWN_FACES = 4
 
 
 def uploaded_files(value: Mapping | Iterable) -> list[dict]:
@@ -145,15 +144,14 @@ def photo_explorer(model: keras.Model) -> widgets.VBox:
         if table.empty:
             _say(message, f"{NO_FACE.capitalize()}. A larger, sharper or frontal one may help.")
             return
-        few = "" if len(table) <= SHOWN_FACES else f" The {SHOWN_FACES} largest are shown."
-        _say(message, f"{len(table)} face{'s' * (len(table) > 1)} found.{few}")
-        figure = plots.photo(picture, table.head(SHOWN_FACES))
+        _say(message, f"{len(table)} face{'s' * (len(table) > 1)} found.")
+        figure = plots.photo(picture, table)
         figure.axes[0].set_title("")  # it would count the faces that are shown
         shown.value = png(figure)
         found["crops"] = crops
         for widget in (face, *sliders):
             widget.unobserve(show_change, "value")
-        face.options = [(str(number + 1), number) for number in range(len(crops[:SHOWN_FACES]))]
+        face.options = [(str(number + 1), number) for number in range(len(crops))]
         face.value = 0
         for slider, value in sliders.items():
             slider.value = value

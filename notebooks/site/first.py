@@ -12,10 +12,10 @@ from PIL import Image
 import publish
 from fer_helpers.evaluation import wilson_interval
 from fer_helpers.labels import TASKS
+from fer_helpers.training import PAPER_LOSS_WEIGHTS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-WEIGHTS = {"emotion": 2, "gender": 0.1, "race": 1.5, "age": 4}  # of the losses, as in the paper
 
 
 def summary(path: Path) -> str:
@@ -59,7 +59,7 @@ def heads() -> str:
             f'<path class="line" d="M441 150L510 {y}M670 {y}H790"/>'
             f'<rect x="510" y="{y - 24}" width="160" height="48"/>'
             f'<text x="590" y="{y + 6}">{task}: {len(classes)}</text>'
-            f'<text x="730" y="{y - 8}">× {WEIGHTS[task]}</text>'
+            f'<text x="730" y="{y - 8}">× {PAPER_LOSS_WEIGHTS[task]:g}</text>'
         )
     return "".join(parts)
 
