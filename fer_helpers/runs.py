@@ -78,6 +78,7 @@ def fit(
     patience: int | None = 8,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     start: str | None = None,
+    save_every: int = 1,
 ) -> pd.DataFrame:
     """Train a compiled model, or go on with a run that was interrupted.
 
@@ -121,6 +122,9 @@ def fit(
         epoch until another one is better; an accuracy must be better by more than its standard
         error, see `start_margin`, since a few faces are easily guessed right by chance. None for
         random weights, which are not scored.
+    save_every
+        Epochs, at least 1, after which the files are written, and an interruption costs no more
+        than that many. More than 1 pays where writing takes as long as an epoch.
 
     Returns
     -------
@@ -146,12 +150,13 @@ def fit(
     writes = process_info()[0] == 0
     with locked(out_dir / ".lock", out_dir) if writes else contextlib.nullcontext():
         return _fit(
-            *(model, train, validation, epochs, out_dir, monitor, patience, callbacks, start)
+            *(model, train, validation, epochs, out_dir, monitor, patience, callbacks, start),
+            save_every,
         )
 
 
 def _fit(
-    model, train, validation, epochs, out_dir, monitor, patience, callbacks, start
+    model, train, validation, epochs, out_dir, monitor, patience, callbacks, start, save_every
 ) -> pd.DataFrame:
     """Train in a folder that no other process writes to; see `fit`."""
     rank, processes, _ = process_info()
@@ -168,7 +173,7 @@ def _fit(
     _check_patience(patience, rate)
     # Without a finished epoch nothing is resumed: the start is scored again.
     rows = history.to_dict("records") if done else []
-    run = _Run(out_dir, rows, monitor, patience, train, validation)
+    run = _Run(out_dir, rows, monitor, patience, train, validation, save_every)
     try:
         if done:
             check_settings(out_dir, settings)
@@ -278,12 +283,12 @@ class _Run(keras.callbacks.Callback):
     so an interrupted run chooses as a whole one does.
     """
 
-    def __init__(self, out_dir, rows, monitor, patience, train, validation):
+    def __init__(self, out_dir, rows, monitor, patience, train, validation, save_every):
         super().__init__()
         self.out_dir, self.monitor, self.patience = out_dir, monitor, patience
         self.train_batches, self.validation = train, validation
-        self.rows = rows
-        self.best = None
+        self.rows, self.save_every = rows, save_every
+        self.best = self.unwritten = None
 
     def waited(self) -> int:
         """Return the number of epochs since the best one."""
@@ -380,7 +385,9 @@ class _Run(keras.callbacks.Callback):
         if rate_falls(self.waited(), self.patience):
             optimizer.learning_rate = rate * RATE_FACTOR
         self.model.stop_training |= self.is_over()
-        self._write()
+        last = self.model.stop_training or epoch + 1 == self.params["epochs"]
+        if last or (epoch + 1) % self.save_every == 0:
+            self._write()
 
     def _add(self, row: dict) -> None:
         if self.monitor not in row:
@@ -392,6 +399,8 @@ class _Run(keras.callbacks.Callback):
                 "look for NaN in the data"
             )
         self.rows.append(row)
+        if self.waited() == 0:
+            self.unwritten = self.validated
 
     def _write(self) -> None:
         if process_info()[0] == 0:
@@ -399,10 +408,11 @@ class _Run(keras.callbacks.Callback):
                 self._write_files()
 
     def _write_files(self) -> None:
-        if self.waited() == 0:
+        if self.unwritten is not None:
             if self.best is None:  # once per run: it takes as long as a short epoch
-                self.best = in_float32(self.model, self.validated)
-            self.best.set_weights(self.validated)
+                self.best = in_float32(self.model, self.unwritten)
+            self.best.set_weights(self.unwritten)
+            self.unwritten = None
             replace_file(self.out_dir / "model.keras", self.best.save)
         resume_file = self._resume_file(self.done())
         if self.done():  # from epoch 0 the run begins again

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from fer_helpers.batches import mixed_batches
-from fer_helpers.labels import OUTPUTS, TASKS, encode_labels
+from fer_helpers.images import image_digests
+from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS, decode_labels, encode_labels
 from fer_helpers.model import BACKBONES, build_model, load_model
 from fer_helpers.prediction import predict
 from fer_helpers.runs import _Progress
@@ -43,7 +44,8 @@ def two_sources():
     data = {name: (split(name, 40), split(name, 16)) for name in known}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "load_training_data", lambda name, _: data[name])
-        patch.setattr(recipes, "SOURCES", {"FER": 12, "UTKFACE": 4})
+        patch.setattr(recipes, "SOURCES", {"FER": 3, "UTKFACE": 2})
+        patch.setattr(recipes, "SAVE_EVERY", 2)
         patch.setattr(recipes, "compile_model", compile_eagerly)
         for name in ("compact", "wide"):
             patch.setitem(BACKBONES, name, tiny)
@@ -52,55 +54,89 @@ def two_sources():
 
 @pytest.fixture(scope="module")
 def from_labels(two_sources, tmp_path_factory):
-    """The folder and the history of one epoch from labels, with the first teacher's seed."""
+    """The folder and the history of one epoch from labels, as the first teacher learns."""
     folder = tmp_path_factory.mktemp("from-labels")
-    return folder, recipes.train_from_labels(folder, 1, seed=1000, backbone="wide")
+    return folder, recipes.train_from_labels(folder, 1, 1000, None, "wide", 0)
 
 
 def test_an_interrupted_recipe_ends_as_if_it_had_not_been(
     two_sources, from_labels, tmp_path, monkeypatch
 ):
     whole = recipes.train_open_data(tmp_path / "whole", epochs=3, backbone="compact")
-    assert whole[["run", "epoch"]].values.tolist() == [
-        ["teacher-1", 1],
-        ["teacher-2", 1],
-        ["round-1", 1],
-        ["round-1", 2],
-        ["round-1", 3],
-        ["round-2", 1],
-        ["round-2", 2],
-    ]
+    teachers = ["teacher-1", "teacher-2", "teacher-3"]
+    assert whole["run"].tolist() == [*teachers, *["taught"] * 3]
+    assert whole["epoch"].tolist() == [1, 1, 1, 1, 2, 3]
     pd.testing.assert_frame_equal(from_labels[1], whole[:1].drop(columns="run"), rtol=1e-4)
 
-    begin, left = _Progress.on_epoch_begin, [3, 2]
+    begin = _Progress.on_epoch_begin
 
     def die(self, epoch, logs=None):
-        """In the third epoch of the first round, and in the second of the other."""
-        if left and epoch == left[0] - 1:
-            left.pop(0)
+        """In the third epoch."""
+        if epoch == 2:
             raise KeyboardInterrupt
         begin(self, epoch, logs)
 
     monkeypatch.setattr(_Progress, "on_epoch_begin", die)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            recipes.train_open_data(tmp_path / "pieces", epochs=3, backbone="compact")
+    with pytest.raises(KeyboardInterrupt):
+        recipes.train_open_data(tmp_path / "pieces", epochs=3, backbone="compact")
+    monkeypatch.setattr(_Progress, "on_epoch_begin", begin)
     pieces = recipes.train_open_data(tmp_path / "pieces", epochs=3, backbone="compact")
     pd.testing.assert_frame_equal(pieces, whole, rtol=1e-4)
 
     # What is kept is what was validated: the averaged weights, not those of the last step.
-    (X, y), best = two_sources["FER"][1], whole["val_emotion_output_accuracy"][5:].max()
-    kept = predict(load_model(tmp_path / "whole" / "model.keras"), X)["emotion"].argmax(axis=1)
+    (X, y), best = two_sources["FER"][1], whole["val_emotion_output_accuracy"][3:].max()
+    folder = tmp_path / "whole" / "seed-0"
+    kept = predict(load_model(folder / "model.keras"), X)["emotion"].argmax(axis=1)
     assert (kept == y[:, :7].argmax(axis=1)).mean() == pytest.approx(best, abs=1e-6)
 
-    assert is_whole(tmp_path / "whole", "open-data", "compact")
-    assert is_whole(tmp_path / "whole" / "round-1", "open-data", "compact")
-    for teacher in recipes.TEACHERS:
-        assert is_whole(tmp_path / "whole" / teacher, "from-labels", "wide")
-    history = pd.read_csv(tmp_path / "whole" / "open-data.history.csv")
+    assert is_whole(folder, "open-data", "compact")
+    assert all(is_whole(tmp_path / "whole" / name, "from-labels", "wide") for name in teachers)
+    history = pd.read_csv(folder / "open-data.history.csv")
     assert history["run"].tolist() == whole["run"].tolist()
     with pytest.raises(ValueError, match=r"open-data\.json was made with .*'epochs': 3"):
         recipes.train_open_data(tmp_path / "whole", epochs=2, backbone="compact")
+
+
+def test_each_teacher_has_never_seen_the_faces_that_it_teaches(two_sources, tmp_path, monkeypatch):
+    seen, taught = {}, {}
+    wrap, teach = recipes.mixed_batches, recipes.change_and_teach
+
+    def watch(datasets, shares, seed, change=None):
+        batches = wrap(datasets, shares, seed, change)
+        if change and seed >= 1000:
+            seen[seed - 1000] = set(image_digests(batches.images))
+        return batches
+
+    def watch_teachers(teachers):
+        change = teach(teachers)
+
+        def spied(images, targets, seed):
+            for number, part in enumerate(np.split(images, len(teachers) or 1)):
+                taught.setdefault(number, set()).update(image_digests(part) if teachers else ())
+            return change(images, targets, seed)
+
+        return spied
+
+    monkeypatch.setattr(recipes, "mixed_batches", watch)
+    monkeypatch.setattr(recipes, "change_and_teach", watch_teachers)
+    recipes.train_open_data(tmp_path, epochs=1, backbone="compact")
+    assert [len(seen[fold] & taught[fold]) for fold in range(3)] == [0, 0, 0]
+    assert all(len(taught[fold]) > 3 for fold in range(3))
+    assert all(seen[fold] >= taught[other] for fold in range(3) for other in {0, 1, 2} - {fold})
+
+
+def test_equal_pictures_become_one_with_the_mean_of_their_labels():
+    X = np.arange(4, dtype=np.uint8).repeat(4).reshape(4, 2, 2, 1)[[2, 0, 2, 1, 2]]
+    classes = {"emotion": [4, 1, 4, -1, 5], "gender": [-1, 0, 1, -1, -1]}
+    X, y = recipes.merge_copies(
+        X, encode_labels({name: np.array(c) for name, c in classes.items()})
+    )
+    assert X[:, 0, 0, 0].tolist() == [2, 0, 1]
+    emotion = y[:, BLOCKS["emotion"]]
+    np.testing.assert_allclose(emotion[0], np.eye(7)[4] * 2 / 3 + np.eye(7)[5] / 3)
+    assert decode_labels(y)["gender"].tolist()[:2] == ["female", "male"]
+    assert y[:, BLOCKS["gender"]].sum(axis=1).tolist() == [1, 1, 0]
+    assert emotion.sum(axis=1).tolist() == [1, 1, 0]
 
 
 def is_whole(folder, recipe, backbone):
@@ -121,44 +157,68 @@ def test_weights_of_another_recipe_or_setting_are_refused_before_anything_is_tra
 ):
     folder, _ = from_labels
     monkeypatch.setattr(recipes, "fit", None)
-    assert len(recipes.train_from_labels(folder, 1, seed=1000, backbone="wide")) == 1
+    assert len(recipes.train_from_labels(folder, 1, 1000, None, "wide", 0)) == 1
     made = r"from-labels\.json was made with .*'backbone': 'wide'.*: train into an empty folder"
     with pytest.raises(ValueError, match=made):
         recipes.train_from_labels(folder, 1, seed=1000, backbone="deep")
     with pytest.raises(ValueError, match=made):
-        recipes.train_open_data(folder, 1, seed=1000, backbone="wide")
-    assert not (folder / "teacher-1").exists()
+        recipes.train_from_labels(folder, 1, 1000, None, "wide", 1)
 
 
 @pytest.mark.parametrize("card", ["[]", "{}", '{"recipe": 1}', "no JSON"])
 def test_a_damaged_card_is_named_before_anything_is_trained(card, tmp_path):
-    (tmp_path / "open-data.json").write_text(card)
+    (tmp_path / "seed-0").mkdir()
+    (tmp_path / "seed-0" / "open-data.json").write_text(card)
     with pytest.raises(ValueError, match=r"open-data\.json is no card of weights .*: train into"):
         recipes.train_open_data(tmp_path)
 
 
-def test_labels_are_mixed_with_the_teachers_probabilities_for_the_augmented_face(two_sources):
+def test_labels_are_mixed_with_the_answers_of_each_teacher_on_its_part_of_the_augmented_batch(
+    two_sources,
+):
     keras.utils.set_random_seed(0)
     teachers = [build_model() for _ in range(2)]
-    train = [split for split, _ in two_sources.values()]
-    plain = mixed_batches(train, [12, 4], seed=5)
-    mixed = mixed_batches(train, [12, 4], seed=5, change=recipes.distil_from(teachers))
+    train = [split for split, _ in two_sources.values()] * 2
+    plain = mixed_batches(train, [6, 2] * 2, seed=5)
+    mixed = mixed_batches(train, [6, 2] * 2, seed=5, change=recipes.change_and_teach(teachers))
     (faces, labels), (augmented, targets) = plain[1], mixed[1]
     augmented = np.asarray(augmented)
     assert (augmented != faces).mean() > 0.9
-    outputs = [teacher.predict_on_batch(augmented) for teacher in teachers]
-    for name, *heads in zip(OUTPUTS.values(), *outputs, strict=True):
+    answers = [
+        teacher.predict_on_batch(part)
+        for teacher, part in zip(teachers, np.split(augmented, 2), strict=True)
+    ]
+    for name, *heads in zip(OUTPUTS.values(), *answers, strict=True):
         known = labels[name].any(axis=1)
-        expected = 0.2 * labels[name] + 0.8 * np.mean(heads, axis=0)
+        expected = 0.2 * labels[name] + 0.8 * np.concatenate(heads)
         target = np.asarray(targets[name])
         np.testing.assert_allclose(target[known], expected[known], atol=1e-5)
         assert not target[~known].any()  # what is not labelled stays so
 
-    again = mixed_batches(train, [12, 4], seed=5, change=mixed.change)
+    again = mixed_batches(train, [6, 2] * 2, seed=5, change=mixed.change)
     again[0]
     np.testing.assert_array_equal(again[1][0], augmented)  # whatever was drawn before
     again.set_epoch(1)
     assert (np.asarray(again[1][0]) != augmented).any()
+
+    alone = mixed_batches(train, [6, 2] * 2, seed=5, change=recipes.change_and_teach())
+    np.testing.assert_array_equal(alone[1][0], augmented)
+    for name, target in labels.items():
+        np.testing.assert_array_equal(alone[1][1][name], target)
+
+
+def test_rare_emotions_gain_half_of_what_frequency_costs_them(two_sources):
+    X, y = two_sources["FER"][0]
+    keras.utils.set_random_seed(0)
+    model = build_model()
+    before = predict(model, X)
+    recipes.lift_rare_classes(model, y)
+    after = predict(model, X)
+    share = y[:, BLOCKS["emotion"]].mean(axis=0)
+    wanted = before["emotion"] / np.sqrt(share)
+    wanted /= wanted.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(after["emotion"], wanted, rtol=1e-4)
+    np.testing.assert_array_equal(after["age"], before["age"])
 
 
 def test_batch_norm_is_computed_again_from_the_faces(two_sources):
@@ -188,7 +248,7 @@ def test_the_learning_rate_rises_for_an_epoch_then_falls_to_zero():
     np.testing.assert_allclose(rates, [0.01, 0.1, 0.05, 0], atol=1e-6)
     settings = optimizer.get_config()
     assert (settings["momentum"], settings["nesterov"]) == (0.9, True)
-    assert (settings["use_ema"], settings["ema_momentum"]) == (True, 0.99)
+    assert (settings["use_ema"], settings["ema_momentum"]) == (True, 0.8)
     model = build_model()
     optimizer.build(model.trainable_variables)
     decayed = [v.path for v in model.trainable_variables if optimizer._use_weight_decay(v)]

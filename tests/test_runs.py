@@ -351,6 +351,22 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(faces, four_epochs, tmp_p
     assert len(list(tmp_path.glob("resume-*"))) == 1
 
 
+def test_epochs_that_were_not_yet_written_are_trained_again(fresh, faces, four_epochs, tmp_path):
+    def die(epoch, logs=None):
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=die)
+    with pytest.raises(KeyboardInterrupt):
+        fit(fresh(), *batches(faces), 4, tmp_path, callbacks=[callback], save_every=2)
+    assert len(read_history(tmp_path)) == 2
+    history = fit(fresh(), *batches(faces), 4, tmp_path, save_every=3)  # and after the last one
+    pd.testing.assert_frame_equal(history, read_history(four_epochs), rtol=1e-4)
+    best = [load_model(folder / "model.keras").get_weights() for folder in (tmp_path, four_epochs)]
+    for ours, theirs in zip(*best, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
 def test_a_finished_run_says_that_it_has_all_its_epochs(fresh, faces, begun, capsys):
     before = read_history(begun)
     capsys.readouterr()

@@ -53,18 +53,18 @@ def fine_tuning(args) -> None:
 
 
 def _add_recipe(subparsers) -> None:
-    text = "Train on FER and UTKFACE together: open-data is how the shipped weights were made."
+    text = "Train on FER and UTKFACE together, from labels or taught by other networks."
     sub = add_command(subparsers, recipe, text)
     sub.add_argument(
         "name",
         choices=("open-data", "from-labels"),
-        help="open-data: two teachers, then the network that they teach, which takes a GPU; "
+        help="open-data: three teachers, then the network that they teach, which takes a GPU; "
         "from-labels: one network without teachers",
     )
     sub.add_argument(
         "--epochs",
         type=positive,
-        help="epochs of from-labels (default 36), or of the first round of open-data (78)",
+        help="epochs of from-labels (default 60) or of the network that is taught (200)",
     )
     sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
     sub.add_argument("--backbone", help="deep (the default), compact, wide or paper")
