@@ -10,7 +10,7 @@ BRIEFLY := | sed -unE -e 's/^ *(Downloading|Using cached) ([^-]+-[^-]+)-.*\(([0-
   -e 's/^Installing collected .*/Installing the packages: this takes some minutes/p'
 
 .PHONY: setup setup-all course lab demo solutions site colab publish test test-lowest bench mutants audit lint \
-  format lock notebooks clean
+  format lock notebooks figures clean
 
 setup: .venv/installed
 
@@ -105,6 +105,12 @@ format: setup-all
 notebooks: setup-all
 	$(BIN)/python notebooks/run.py --store
 	$(BIN)/python notebooks/publish.py bars
+
+# After new weights are shipped: all that tells what they score. An hour and a half; DATA is the folder
+# with FER/ and UTKFACE/.
+figures: setup-all
+	$(BIN)/python -m fer_helpers.studies shipped $(if $(DATA),--data-dir $(DATA))
+	$(MAKE) notebooks bench
 
 lock:
 	uv pip compile pyproject.toml --extra lab --extra test --extra jax --extra export --extra site --extra video --universal \

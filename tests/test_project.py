@@ -265,6 +265,14 @@ def test_card_readme_and_stored_audit_are_about_the_same_weights():
         # Rounded twice: to five places in the table, to three in the card.
         assert numbers == pytest.approx([row.accuracy, row.low, row.high], abs=6e-4), row
 
+    paragraph = card[card.index("The widest gaps") : card.index("All groups: `data/results")]
+    told = {float(figure) for figure in re.findall(r"\b0\.\d\d\b", paragraph)}
+    columns = stored[["accuracy", "low", "high"]]
+    known = set(columns.round(2).to_numpy().ravel())
+    between = {0.10}  # the gap of two groups
+    assert len(told) > 8
+    assert told <= known | between
+
     readme = (ROOT / "README.md").read_text()
     heads = re.findall(r"^\| (\w+).*? ([\d.]+) \(([\d.]+–[\d.]+)\) \| [\d.]+ \|$", readme, re.M)
     assert [head for head, *_ in heads] == ["emotion", "gender", "race", "age"]

@@ -11,6 +11,7 @@ EXAMPLES = """examples:
   python -m fer_helpers.studies recipe open-data --seed 0
   python -m fer_helpers.studies recipe from-labels --backbone compact --epochs 4
   python -m fer_helpers.studies attributes --arms alone 0 1 --seeds 0 1
+  python -m fer_helpers.studies shipped
   python -m fer_helpers.studies fine_tuning --sets "drawn, 300" --seeds 0 1 2
 """
 
@@ -50,6 +51,13 @@ def fine_tuning(args) -> None:
     given = {"sets": args.sets or tuple(SETS), "arms": args.arms or ARMS[:3]}
     runs = study(args.out, **given, seeds=args.seeds, data_dir=args.data_dir)
     commands.show(compare(runs).round(4), args.json)
+
+
+def shipped(args) -> None:
+    """Write the figures of the shipped weights where they are told."""
+    from fer_helpers.studies.shipped import write_figures
+
+    write_figures(data_dir=args.data_dir)
 
 
 def _add_recipe(subparsers) -> None:
@@ -98,6 +106,11 @@ def _add_fine_tuning(subparsers) -> None:
     _add_table(sub, "fine_tuning.csv")
 
 
+def _add_shipped(subparsers) -> None:
+    text = "Score the shipped weights; write the tables of their card, the README and notebook 09."
+    add_data_dir(add_command(subparsers, shipped, text))
+
+
 def _add_table(sub: argparse.ArgumentParser, name: str) -> None:
     """Add where the data sets are, and the table of runs."""
     add_data_dir(sub)
@@ -121,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe(subparsers)
     _add_attributes(subparsers)
     _add_fine_tuning(subparsers)
+    _add_shipped(subparsers)
     return parser
 
 
