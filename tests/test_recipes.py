@@ -173,6 +173,13 @@ def test_a_damaged_card_is_named_before_anything_is_trained(card, tmp_path):
         recipes.train_open_data(tmp_path)
 
 
+def test_folds_are_equally_large_and_follow_from_the_pixels():
+    X = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), dtype=np.uint8)
+    folds = recipes.fold_of(X)
+    assert sorted(np.bincount(folds)) == [13, 13, 14]
+    np.testing.assert_array_equal(recipes.fold_of(X[::-1]), folds[::-1])
+
+
 def test_labels_are_mixed_with_the_answers_of_each_teacher_on_its_part_of_the_augmented_batch(
     two_sources,
 ):
