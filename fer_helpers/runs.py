@@ -92,7 +92,7 @@ def fit(
     - ``settings.json``: what the run depends on, images and labels as digests;
     - ``resume-N.keras``: all that is needed to go on after epoch N.
 
-    Called again with the same `out_dir`, it goes on after the last finished epoch with the
+    Called again with the same `out_dir`, it goes on after the last epoch that was written, with the
     same batches, learning rate and dropout as if the run had not been interrupted.
 
     Parameters
@@ -137,13 +137,15 @@ def fit(
         `out_dir` holds a run with another network, optimizer, loss, loss weights, monitor,
         images, labels, batch size, seed or start; a file there is damaged or was written by another
         version, or ``model.keras`` is missing; `patience` is given with a learning rate schedule;
-        the devices cannot share the batches evenly; the history has no `monitor`; the weights
-        contain NaN.
+        `save_every` is below 1; the devices cannot share the batches evenly; the history has no
+        `monitor`; the weights contain NaN.
     FileNotFoundError
         `out_dir` has a history, but not the files that are needed to go on from it.
     OSError
         No room, or no permission to write; or another process is training into `out_dir`.
     """
+    if save_every < 1:
+        raise ValueError(f"save_every must be at least 1 epoch, not {save_every}")
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     # Processes that train together share the folder, and rank 0 writes for all of them.

@@ -505,19 +505,19 @@ def test_attributes_compares_the_runs_it_was_asked_for(capsys, monkeypatch):
 def test_a_recipe_is_run_with_what_it_was_asked_for(capsys, tmp_path, monkeypatch):
     calls = []
 
-    def train(out, **options):
+    def train(out, run="", **options):
         print("epoch 1/1")
         calls.append((str(out), options))
+        write_bytes(Path(out, run, "model.keras"))
         return pd.DataFrame({"epoch": [1]})
 
-    monkeypatch.setattr(recipes, "RECIPES", {"open-data": train, "from-labels": train})
+    open_data = functools.partial(train, run="seed-2")  # beside its teachers
+    monkeypatch.setattr(recipes, "RECIPES", {"open-data": open_data, "from-labels": train})
     monkeypatch.chdir(tmp_path)
-    for folder in ("results/from-labels", "elsewhere"):
-        write_bytes(Path(folder, "model.keras"))
     run = functools.partial(out_of, capsys, "recipe", main=studies.main)
     text = run("from-labels", "--backbone", "paper", "--epochs", 4, "--json")
     assert json.loads(text) == [{"epoch": 1}]
-    assert "epochs: 1; best model in elsewhere/model.keras" in run(
+    assert "epochs: 1; best model in elsewhere/seed-2/model.keras" in run(
         *("open-data", "--seed", 2, "--data-dir", "data", "--out", "elsewhere")
     )
     assert calls == [

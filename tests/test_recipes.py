@@ -45,7 +45,6 @@ def two_sources():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "load_training_data", lambda name, _: data[name])
         patch.setattr(recipes, "SOURCES", {"FER": 3, "UTKFACE": 2})
-        patch.setattr(recipes, "SAVE_EVERY", 2)
         patch.setattr(recipes, "compile_model", compile_eagerly)
         for name in ("compact", "wide"):
             patch.setitem(BACKBONES, name, tiny)
@@ -99,30 +98,47 @@ def test_an_interrupted_recipe_ends_as_if_it_had_not_been(
 
 def test_each_teacher_has_never_seen_the_faces_that_it_teaches(two_sources, tmp_path, monkeypatch):
     seen, taught = {}, {}
-    wrap, teach = recipes.mixed_batches, recipes.change_and_teach
+    mix, teach = recipes.mixed_batches, recipes.change_and_teach
 
-    def watch(datasets, shares, seed, change=None):
-        batches = wrap(datasets, shares, seed, change)
+    def watch_mixing(datasets, shares, seed, change=None):
+        batches = mix(datasets, shares, seed, change)
         if change and seed >= 1000:
             seen[seed - 1000] = set(image_digests(batches.images))
         return batches
 
-    def watch_teachers(teachers):
+    def watch_teaching(teachers=()):
         change = teach(teachers)
+        for fold, teacher in enumerate(teachers):
+            stored = recipes.read_weights(tmp_path / f"teacher-{fold + 1}/from-labels.weights.h5")
+            for ours, theirs in zip(teacher.get_weights(), stored.get_weights(), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
 
-        def spied(images, targets, seed):
-            for number, part in enumerate(np.split(images, len(teachers) or 1)):
-                taught.setdefault(number, set()).update(image_digests(part) if teachers else ())
+        def watched(images, targets, seed):
+            if teachers:
+                for fold, part in enumerate(np.split(images, len(teachers))):
+                    taught.setdefault(fold, set()).update(image_digests(part))
             return change(images, targets, seed)
 
-        return spied
+        return watched
 
-    monkeypatch.setattr(recipes, "mixed_batches", watch)
-    monkeypatch.setattr(recipes, "change_and_teach", watch_teachers)
+    monkeypatch.setattr(recipes, "mixed_batches", watch_mixing)
+    monkeypatch.setattr(recipes, "change_and_teach", watch_teaching)
     recipes.train_open_data(tmp_path, epochs=1, backbone="compact")
-    assert [len(seen[fold] & taught[fold]) for fold in range(3)] == [0, 0, 0]
-    assert all(len(taught[fold]) > 3 for fold in range(3))
-    assert all(seen[fold] >= taught[other] for fold in range(3) for other in {0, 1, 2} - {fold})
+    for fold in range(3):
+        assert len(taught[fold]) > 3
+        assert not seen[fold] & taught[fold]
+        assert all(seen[fold] >= taught[other] for other in {0, 1, 2} - {fold})
+
+
+def test_validation_faces_are_no_copies_of_training_faces(two_sources, monkeypatch):
+    (X, y), (X_val, y_val) = two_sources["FER"]
+    both = np.concatenate([X_val, X[:5]]), np.concatenate([y_val, y[:5]])
+    data = two_sources | {"FER": ((X, y), both)}
+    monkeypatch.setattr(recipes, "load_training_data", lambda name, _: data[name])
+    train, (scored, labels) = recipes._load_sources(None, 1)
+    assert len(scored) == len(labels) == 16 + 16
+    assert set(image_digests(X[:5])).isdisjoint(image_digests(scored))
+    assert sum(len(part) for part, _ in train) == 2 * 40 - 2 * 13  # without a fold of each source
 
 
 def test_equal_pictures_become_one_with_the_mean_of_their_labels():
@@ -219,7 +235,7 @@ def test_rare_emotions_gain_half_of_what_frequency_costs_them(two_sources):
     keras.utils.set_random_seed(0)
     model = build_model()
     before = predict(model, X)
-    recipes.lift_rare_classes(model, y)
+    recipes.adjust_logits(model, y)
     after = predict(model, X)
     share = y[:, BLOCKS["emotion"]].mean(axis=0)
     wanted = before["emotion"] / np.sqrt(share)
@@ -247,6 +263,15 @@ def test_batch_norm_is_computed_again_from_the_faces(two_sources):
         if not np.array_equal(variable, old)
     }
     assert moved == {"moving_mean", "moving_variance"}
+
+
+@pytest.mark.parametrize(("epochs", "rise"), [(1, 1), (4, 1), (12, 3), (200, 5)])
+def test_the_learning_rate_rises_for_some_epochs(epochs, rise):
+    rates = recipes._optimizer(steps=10, epochs=epochs, rate=0.1)._learning_rate
+    assert float(rates(0)) == pytest.approx(0.01)
+    assert float(rates(10 * rise)) == pytest.approx(0.1)
+    assert float(rates(10 * rise - 1)) < 0.1
+    assert float(rates(10 * max(epochs, 2))) == pytest.approx(0, abs=1e-6)
 
 
 def test_the_learning_rate_rises_for_an_epoch_then_falls_to_zero():

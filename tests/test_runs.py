@@ -362,9 +362,24 @@ def test_epochs_that_were_not_yet_written_are_trained_again(fresh, faces, four_e
     assert len(read_history(tmp_path)) == 2
     history = fit(fresh(), *batches(faces), 4, tmp_path, save_every=3)  # and after the last one
     pd.testing.assert_frame_equal(history, read_history(four_epochs), rtol=1e-4)
-    best = [load_model(folder / "model.keras").get_weights() for folder in (tmp_path, four_epochs)]
-    for ours, theirs in zip(*best, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+    with pytest.raises(ValueError, match="save_every must be at least 1 epoch, not 0"):
+        fit(fresh(), *batches(faces), 4, tmp_path, save_every=0)
+
+
+def test_the_best_epoch_is_kept_until_it_is_written(fresh, faces, tmp_path):
+    """It is the second one; the files are written after the third."""
+    best = []
+    for save_every in (1, 3):
+        folder = tmp_path / str(save_every)
+        callbacks = [said(ACCURACY, [0.5, 0.9, 0.1])]
+        fit(fresh(), *batches(faces), 3, folder, callbacks=callbacks, save_every=save_every)
+        best.append(load_model(folder / "model.keras").get_weights())
+    last = load_model(tmp_path / "3" / "resume-3.keras").get_weights()
+    moved = 0
+    for at_once, kept, later in zip(*best, last, strict=True):
+        np.testing.assert_allclose(kept, at_once, rtol=1e-3, atol=1e-5)
+        moved = max(moved, np.abs(kept - later).max())
+    assert moved > 1e-3
 
 
 def test_a_finished_run_says_that_it_has_all_its_epochs(fresh, faces, begun, capsys):

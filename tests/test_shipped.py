@@ -100,7 +100,7 @@ def test_all_places_are_filled_and_nothing_else_changes(answers, tmp_path, monke
         "predict",
         lambda _, X, views=1: {task: p[: len(X)] for task, p in probabilities.items()},
     )
-    files = [shipped.CARD, shipped.README]
+    files = list(shipped.PLACES)
     for file in (*files, shipped.GROUPS):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
@@ -110,7 +110,7 @@ def test_all_places_are_filled_and_nothing_else_changes(answers, tmp_path, monke
         assert [line for line in before if "|" not in line] == [
             line for line in after if "|" not in line
         ]
-    results = (tmp_path / shipped.README).read_text()
+    results = (tmp_path / "README.md").read_text()
     accuracy = accuracy_table(y, probabilities)["accuracy"]
     for task in TASKS:
         assert f" {accuracy[task]:.3f} (" in results
@@ -118,6 +118,6 @@ def test_all_places_are_filled_and_nothing_else_changes(answers, tmp_path, monke
     groups = pd.read_csv(tmp_path / shipped.GROUPS)
     assert set(groups["task"]) == {"gender", "race", "age"}
 
-    (tmp_path / shipped.README).write_text("# no place")
+    (tmp_path / "README.md").write_text("# no place")
     with pytest.raises(ValueError, match=r"README\.md has no place for the table 'results': write"):
         shipped.write_figures(tmp_path)

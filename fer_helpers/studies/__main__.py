@@ -20,12 +20,13 @@ def recipe(args) -> None:
     """Train on FER2013 and UTKFace together."""
     from fer_helpers.studies.recipes import RECIPES
 
-    out = args.out or Path("results") / args.name
+    out = args.out or Path("results", args.name)
     given = {"epochs": args.epochs, "backbone": args.backbone}
     given = {name: value for name, value in given.items() if value}
     with commands.lines_beside_json(args.json):
         history = RECIPES[args.name](out, seed=args.seed, data_dir=args.data_dir, **given)
-    commands.show_run(history, out, args.json)
+    run = out / f"seed-{args.seed}" if args.name == "open-data" else out  # beside its teachers
+    commands.show_run(history, run, args.json)
 
 
 def attributes(args) -> None:
@@ -74,7 +75,7 @@ def _add_recipe(subparsers) -> None:
         type=positive,
         help="epochs of from-labels (default 60) or of the network that is taught (200)",
     )
-    sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+    sub.add_argument("--seed", type=int, default=0, help="seed of the network (default 0)")
     sub.add_argument("--backbone", help="deep (the default), compact, wide or paper")
     sub.add_argument("--out", type=Path, help="folder of the run (default results/NAME)")
     add_data_dir(sub)

@@ -12,12 +12,12 @@ import pandas as pd
 
 from fer_helpers import plots
 from fer_helpers.augment import RandomFace
-from fer_helpers.backend import choose_precision, dtype_policy, keras, predictor
+from fer_helpers.backend import choose_precision, dtype_policy, gpu_capability, keras, predictor
 from fer_helpers.batches import FaceBatches, batches_of, mixed_batches
 from fer_helpers.datasets import load_training_data
 from fer_helpers.evaluation import labelled, true_and_predicted
-from fer_helpers.images import image_digests
-from fer_helpers.labels import BLOCKS, OUTPUTS
+from fer_helpers.images import find_copies, image_digests
+from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS
 from fer_helpers.model import (
     IMAGE_SIZE,
     build_model,
@@ -32,6 +32,8 @@ from fer_helpers.progress import tqdm
 from fer_helpers.runs import fit, read_history, seed_layers
 from fer_helpers.training import compile_model
 
+ops = keras.ops
+
 # Emotion is the hardest task and the reason for the network; the three others are nearly
 # learnt after a few epochs, and help at a small weight.
 LOSS_WEIGHTS = {"emotion": 1.0, "gender": 0.2, "race": 0.2, "age": 0.3}
@@ -41,9 +43,9 @@ RATE = 0.5 / 960  # learning rate per face of a batch
 TEACHER = "wide"
 TEACHERS_SHARE = 0.8  # of a label; the rest is the annotators'
 # So strong that the network cannot learn the training faces by heart.
-CHANGE = {"shift": 0.2, "contrast": 0.5, "brightness": 0.25, "erase": 0.5}
-RARE_SHARE = 0.5  # of the logarithm of a class's frequency that is taken off its logit
-SAVE_EVERY = 10  # epochs; to write the files takes as long as an epoch on a GPU
+AUGMENTATION = {"shift": 0.2, "contrast": 0.5, "brightness": 0.25, "erase": 0.5}
+ADJUSTMENT = 0.5  # share of the logarithm of a class's frequency that is taken off its logit
+SAVE_EVERY = 10  # epochs on a GPU, where to write the files takes as long as an epoch
 
 
 def train_open_data(
@@ -57,24 +59,26 @@ def train_open_data(
 
     Each batch holds faces of both data sets, each labelled for what its source knows and masked
     for the rest. SGD with Nesterov momentum and decoupled weight decay; the learning rate rises
-    for an epoch, then falls along a cosine to zero; what is kept is a moving average of the
-    weights over half an epoch. The best epoch is chosen by the emotion accuracy on FER2013's
-    PublicTest. The emotion temperature is fitted there too, those of the attributes on
+    for five epochs at most, then falls along a cosine to zero; what is kept is a moving average
+    of the weights over half an epoch. The best epoch is chosen by the emotion accuracy on the
+    faces of FER2013's PublicTest that are no copies of training faces: copies would reward a
+    network that knows them by heart. Temperatures are fitted on the same faces and on those of
     UTKFace's validation split.
 
     1. The faces are cut into three folds, see `fold_of`. Three large teachers learn from the
        labels, each from two folds, for three tenths of the epochs, see `train_from_labels`.
     2. A smaller network learns from labels four fifths of which are the answer of the teacher
-       that has not seen the face, on the same face, turned, shifted and covered in the same way
-       (Hinton, Vinyals & Dean 2015; Beyer et al. 2022). A teacher that has seen a face repeats
-       its label, errors of the annotators included; one that has not says what faces like it
-       are called.
+       that has not seen the picture, on the same face, turned, shifted and covered in the same
+       way (Hinton, Vinyals & Dean 2015; Beyer et al. 2022). A teacher that has seen a face
+       repeats its label, errors of the annotators included; one that has not says what faces
+       like it are called.
     3. Its batch normalisation is computed again on unchanged faces, see
        `recompute_batch_norm`, and its answers are moved towards the rare emotions, see
-       `lift_rare_classes`.
+       `adjust_logits`.
 
-    Run again after an interruption, it goes on from the last tenth epoch. It takes a GPU: a
-    teacher costs fourteen times the arithmetic of the network that it teaches.
+    Run again after an interruption, it goes on from the last files, written every tenth epoch.
+    It takes a GPU: a teacher costs fourteen times the arithmetic of the network that it teaches.
+    On JAX, set ``JAX_COMPILATION_CACHE_DIR`` to a folder: the teachers are the same program.
 
     Parameters
     ----------
@@ -128,7 +132,7 @@ def train_from_labels(
     seed: int = 0,
     data_dir: str | Path | None = None,
     backbone: str = "deep",
-    without_fold: int | None = None,
+    held_out_fold: int | None = None,
 ) -> pd.DataFrame:
     """Train one network on both data sets from their labels, smoothed by 0.1, without teachers.
 
@@ -148,8 +152,8 @@ def train_from_labels(
         Folder that holds ``FER/`` and ``UTKFACE/``, see `load_data`.
     backbone
         See `get_model`.
-    without_fold
-        A fold of the faces, 0 to 2, that is left out, see `fold_of`; None for all faces.
+    held_out_fold
+        A fold of the faces, 0 to 2, not to learn from, see `fold_of`; None for all faces.
 
     Returns
     -------
@@ -162,7 +166,7 @@ def train_from_labels(
         See `train_open_data`.
     """
     recipe = {"name": "from-labels", "backbone": backbone, "epochs": epochs, "seed": seed}
-    _make(Path(out_dir), recipe | {"without_fold": without_fold}, data_dir)
+    _make(Path(out_dir), recipe | {"held_out_fold": held_out_fold}, data_dir)
     return read_history(out_dir)
 
 
@@ -176,10 +180,12 @@ def _make(
 
     `teachers` are files of `write_weights`, one per fold of the faces.
     """
+    train, validation = _load_sources(data_dir, recipe.get("held_out_fold"))
+    # Another copy of the data has other folds: its teachers must not be mistaken for these.
+    recipe = {**recipe, "faces": sum(len(X) for X, _ in train)}
     if _is_written(out_dir, recipe):
         print(f"{out_dir} has its weights already: nothing was trained", flush=True)
         return
-    train, validation = _load_sources(data_dir, recipe.get("without_fold"))
     shares = list(SOURCES.values()) * (len(train) // len(SOURCES))
     epochs, seed = recipe["epochs"], recipe["seed"]
     with dtype_policy(choose_precision()):
@@ -191,31 +197,36 @@ def _make(
     smoothing = 0.0 if teachers else 0.1
     compile_model(model, LOSS_WEIGHTS, optimizer=optimizer, label_smoothing=smoothing)
     scored = batches_of(*validation, 256)
-    fit(model, batches, scored, epochs, out_dir, patience=None, save_every=SAVE_EVERY)
+    save_every = SAVE_EVERY if gpu_capability() else 1
+    fit(model, batches, scored, epochs, out_dir, patience=None, save_every=save_every)
     # With augmentation, for those who train it further on faces of their own.
     best = build_model(recipe["backbone"], augment=True)
     best.set_weights(load_model(out_dir / "model.keras").get_weights())
     if teachers:
         recompute_batch_norm(best, mixed_batches(train, shares, seed))
-        lift_rare_classes(best, np.concatenate([y for _, y in train]))
+        adjust_logits(best, np.concatenate([y for _, y in train]))
     _write(best, validation, out_dir, recipe)
 
 
-def _load_sources(data_dir: str | Path | None, without_fold: int | None):
+def _load_sources(data_dir: str | Path | None, held_out_fold: int | None):
     """Return the training faces per fold and source, and the validation faces, joined.
 
-    The latter are shuffled: Keras reports a mean of the batches' losses, which a batch without
-    a label would pull down.
+    The latter are no copies of training faces. They are shuffled: Keras reports a mean of the
+    batches' losses, which a batch without a label would pull down.
     """
     splits = [load_training_data(name, data_dir) for name in SOURCES]
-    X, y = (np.concatenate(arrays) for arrays in zip(*[v for _, v in splits], strict=True))
+    unseen = []
+    for (X_train, _), (X, y) in splits:
+        kept = ~find_copies(X, X_train)
+        unseen.append((X[kept], y[kept]))
+    X, y = (np.concatenate(arrays) for arrays in zip(*unseen, strict=True))
     order = np.random.default_rng(0).permutation(len(X))
     learnt = [merge_copies(*train) for train, _ in splits]
     folds = [fold_of(X) for X, _ in learnt]
     train = [
         (X[fold == number], y[fold == number])
         for number in range(FOLDS)
-        if number != without_fold
+        if number != held_out_fold
         for (X, y), fold in zip(learnt, folds, strict=True)
     ]
     return train, (X[order], y[order])
@@ -250,7 +261,7 @@ def fold_of(X: np.ndarray) -> np.ndarray:
     """Return the fold of each of N different images (N, H, W, 1), 0 to 2.
 
     It follows from the pixels, not from the order. Folds differ in size by one image at most, so
-    that all teachers take the same number of steps, and share one compiled program.
+    that all teachers take the same number of steps.
     """
     return np.argsort(np.argsort(image_digests(X))) % FOLDS
 
@@ -273,28 +284,34 @@ def change_and_teach(teachers: Sequence[keras.Model] = ()) -> Callable:
         (N, classes)) and the seed, a tuple of whole numbers. Gives the augmented images,
         float32 with values 0 to 255, and the mixed targets; on JAX both are JAX's arrays.
     """
-    image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1))
-    augmented = _AlwaysRandomFace(**CHANGE, dtype="float32")(image)
-    parts = keras.ops.split(augmented, len(teachers)) if teachers else []
-    # Keras wants no two parts of a network with the same name.
-    answers = [
-        keras.Model(teacher.inputs, teacher.outputs, name=f"teacher_{number}")(part)
-        for number, (teacher, part) in enumerate(zip(teachers, parts, strict=True))
-    ]
-    heads = [keras.ops.concatenate(head) for head in zip(*answers, strict=True)]
-    outputs = dict(zip(OUTPUTS.values(), heads, strict=bool(teachers)))
-    network = keras.Model(image, {"faces": augmented} | outputs)
+    image = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), name="faces")
+    labels = {
+        OUTPUTS[task]: keras.Input((len(classes),), name=OUTPUTS[task])
+        for task, classes in TASKS.items()
+    }
+    augmented = _AlwaysRandomFace(**AUGMENTATION, dtype="float32")(image)
+    targets = labels
+    if teachers:
+        # Keras wants no two parts of a network with the same name.
+        answers = [
+            keras.Model(teacher.inputs, teacher.outputs, name=f"teacher_{number}")(part)
+            for number, (teacher, part) in enumerate(
+                zip(teachers, ops.split(augmented, len(teachers)), strict=True)
+            )
+        ]
+        heads = [ops.concatenate(head) for head in zip(*answers, strict=True)]
+        targets = {
+            name: (1 - TEACHERS_SHARE) * label
+            + TEACHERS_SHARE * ops.sum(label, axis=1, keepdims=True) * head
+            for (name, label), head in zip(labels.items(), heads, strict=True)
+        }
+    network = keras.Model({"faces": image} | labels, {"faces": augmented} | targets)
     run = predictor(network)
 
     def change(images, targets, seed):
         seed_layers(network, *seed)
-        answers = run(images)
-        mixed = dict(targets)
-        for output in outputs:
-            label = targets[output]
-            taught = label.sum(axis=1, keepdims=True) * answers[output]
-            mixed[output] = (1 - TEACHERS_SHARE) * label + TEACHERS_SHARE * taught
-        return answers["faces"], mixed
+        changed = run({"faces": images} | targets)
+        return changed.pop("faces"), changed
 
     return change
 
@@ -329,11 +346,11 @@ def recompute_batch_norm(model: keras.Model, batches: FaceBatches) -> None:
     model.set_weights(plain.get_weights())
 
 
-def lift_rare_classes(model: keras.Model, y: np.ndarray) -> None:
+def adjust_logits(model: keras.Model, y: np.ndarray) -> None:
     """Move the emotion head's answers towards the classes that are rare in training.
 
-    A class's logit loses `RARE_SHARE` of the logarithm of its share of the faces (Menon et al.
-    2021, arXiv 2007.07314). With the whole of it all classes would count alike; accuracy on
+    A class's logit loses `ADJUSTMENT` of the logarithm of its share of the faces (tau of Menon et
+    al. 2021, arXiv 2007.07314). With the whole of it all classes would count alike; accuracy on
     faces that are as unequally distributed would fall.
 
     Parameters
@@ -343,9 +360,9 @@ def lift_rare_classes(model: keras.Model, y: np.ndarray) -> None:
     y
         Label rows (N, 18) of the training faces, each emotion at least once among them.
     """
+    emotions = y[:, BLOCKS["emotion"]].sum(axis=0)
     bias = model.get_layer("emotion_logits").bias
-    share = y[:, BLOCKS["emotion"]].sum(axis=0) / y[:, BLOCKS["emotion"]].sum()
-    bias.assign_sub(RARE_SHARE * np.log(share))
+    bias.assign_sub(ADJUSTMENT * np.log(emotions / emotions.sum()))
 
 
 def _write(model: keras.Model, validation, out_dir: Path, recipe: Mapping) -> None:
@@ -386,11 +403,12 @@ def _is_written(out_dir: Path, recipe: Mapping) -> bool:
 
 
 def _optimizer(steps: int, epochs: int, rate: float) -> keras.optimizers.Optimizer:
+    rise = min(-(-epochs // 4), 5)  # epochs; large batches diverge at the full rate at once
     schedule = keras.optimizers.schedules.CosineDecay(
         rate / 10,
-        decay_steps=steps * max(epochs - 1, 1),
+        decay_steps=steps * max(epochs - rise, 1),
         warmup_target=rate,
-        warmup_steps=steps,
+        warmup_steps=steps * rise,
     )
     optimizer = keras.optimizers.SGD(
         schedule,
@@ -399,8 +417,8 @@ def _optimizer(steps: int, epochs: int, rate: float) -> keras.optimizers.Optimiz
         # Decoupled: worth 5e-4 added to the loss, which momentum makes ten times as much.
         weight_decay=5e-3,
         use_ema=True,
-        # Not over longer: batch normalisation keeps its averages for the latest weights, which
-        # do not fit older ones (over three epochs: 0.13 on PublicTest).
+        # Not over longer: batch normalisation keeps its averages for the latest weights, which do
+        # not fit older ones. Over two and a half epochs: 0.13 on PublicTest after three epochs.
         ema_momentum=1 - 2 / max(steps, 4),
     )
     # Decay is for what multiplies images; scales and offsets are few and free.

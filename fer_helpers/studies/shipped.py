@@ -22,8 +22,15 @@ from fer_helpers.model import load_model
 from fer_helpers.prediction import predict
 
 ATTRIBUTES = ("gender", "race", "age")
-CARD, README = Path("fer_helpers/pretrained/README.md"), Path("README.md")
-GROUPS = Path("data/results/utkface_groups.csv")
+GROUPS = "data/results/utkface_groups.csv"
+# File -> its tables.
+PLACES = {
+    "fer_helpers/pretrained/README.md": (
+        *("emotion", "FER heads", "FER classes"),
+        *("UTKFACE heads", "UTKFACE classes", "groups"),
+    ),
+    "README.md": ("results",),
+}
 
 
 def write_figures(root: str | Path = ".", data_dir: str | Path | None = None) -> None:
@@ -48,6 +55,8 @@ def write_figures(root: str | Path = ".", data_dir: str | Path | None = None) ->
         A file has no place for one of its tables.
     """
     root, network = Path(root), load_model("FER")
+    for file, names in PLACES.items():  # before the work
+        _fill((root / file).read_text(encoding="utf-8"), dict.fromkeys(names, ""), file)
     temperatures = {
         task: float(network.get_layer(output).temperature) for task, output in OUTPUTS.items()
     }
@@ -60,14 +69,18 @@ def write_figures(root: str | Path = ".", data_dir: str | Path | None = None) ->
         if source == "FER":
             views = {1: one, 2: predict(network, X, views=2), 10: predict(network, X, views=10)}
             tables["emotion"] = views_table(y, views, copies)
+        else:
+            tables["groups"] = groups_table(y, one)
+            audit(y, one).round(5).to_csv(root / GROUPS, index=False)
         tables[f"{source} heads"] = heads_table(y, one, copies, learnt, temperatures)
         tables[f"{source} classes"] = classes_table(y, one)
         results += result_rows(y, one, copies, source)
-    tables["groups"] = groups_table(y, one)
     columns = ("head", "data", "faces", "accuracy", "majority class")
-    _fill(root / CARD, tables)
-    _fill(root / README, {"results": markdown(columns, results)})
-    audit(y, one).round(5).to_csv(root / GROUPS, index=False)
+    tables["results"] = markdown(columns, results)
+    for file, names in PLACES.items():
+        text = (root / file).read_text(encoding="utf-8")
+        text = _fill(text, {name: tables[name] for name in names}, file)
+        (root / file).write_text(text, encoding="utf-8")
 
 
 def views_table(
@@ -213,17 +226,16 @@ def _error_of_other_half(raw: np.ndarray, true: np.ndarray) -> float:
     return expected_calibration_error(fitted, true)
 
 
-def _fill(path: Path, tables: Mapping[str, str]) -> None:
-    """Replace the tables of a Markdown file between their marks."""
-    text = path.read_text(encoding="utf-8")
+def _fill(text: str, tables: Mapping[str, str], file: str) -> str:
+    """Replace the tables of a Markdown text between their marks."""
     for name, table in tables.items():
         begin, end = f"<!-- figures {name} -->\n", "\n<!-- end -->"
         before, found, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
         if not (found and closed):
             raise ValueError(
-                f"{path} has no place for the table {name!r}: write {begin.strip()} and "
+                f"{file} has no place for the table {name!r}: write {begin.strip()} and "
                 f"{end.strip()} where it belongs, each on a line of its own"
             )
         text = before + begin + table + end + after
-    path.write_text(text, encoding="utf-8")
+    return text
