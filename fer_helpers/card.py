@@ -87,12 +87,15 @@ def model_card(
     sections += [
         f"## {title}\n\nTo be written by you: {what}.\n" for title, what in TO_WRITE.items()
     ]
-    sections += ["## Accuracy\n", _markdown(accuracy)]
+    sections += ["## Accuracy\n", markdown_table(accuracy)]
     for task in accuracy.index:
-        sections += [f"## Each class of {task}\n", _markdown(class_table(y, probabilities, task))]
+        sections += [
+            f"## Each class of {task}\n",
+            markdown_table(class_table(y, probabilities, task)),
+        ]
     groups = audit(y, probabilities, smallest)
     if len(groups):
-        sections += ["## Each labelled group\n", _gaps(groups), _markdown(_single(groups))]
+        sections += ["## Each labelled group\n", _gaps(groups), markdown_table(_single(groups))]
     missing = [task for task in TASKS if task not in accuracy.index]
     if missing:
         sections.append(
@@ -133,8 +136,19 @@ def _gaps(groups: pd.DataFrame) -> str:
     return "\n".join([head, *lines, ""])
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    """Return a table in Markdown: rates with three digits, an empty cell for NaN."""
+def markdown_table(table: pd.DataFrame) -> str:
+    """Return a table in Markdown, its index first.
+
+    Parameters
+    ----------
+    table
+        Rates get three digits, counts commas between thousands; NaN is an empty cell.
+
+    Returns
+    -------
+    str
+        Lines that end with a line break.
+    """
     table = table.reset_index()
     lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|---" * table.shape[1] + "|"]
     for row in table.itertuples(index=False):
@@ -145,4 +159,4 @@ def _markdown(table: pd.DataFrame) -> str:
 def _word(value) -> str:
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:.3f}"
-    return str(value)
+    return f"{value:,}" if isinstance(value, int | np.integer) else str(value)

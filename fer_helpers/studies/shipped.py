@@ -1,33 +1,30 @@
 """What the shipped weights score: the tables of their card, of the README and of notebook 09."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from fer_helpers.card import markdown_table
 from fer_helpers.datasets import load_training_data
-from fer_helpers.evaluation import (
-    accuracy_table,
-    class_table,
-    expected_calibration_error,
-    fit_temperature,
-    labelled,
-    true_and_predicted,
-)
+from fer_helpers.evaluation import accuracy_table, class_table, fit_temperature, labelled
 from fer_helpers.groups import audit, group_table
 from fer_helpers.images import find_copies
-from fer_helpers.labels import OUTPUTS, TASKS
+from fer_helpers.labels import BLOCKS, OUTPUTS, TASKS
 from fer_helpers.model import load_model
 from fer_helpers.prediction import predict
 
+Answers = Mapping[str, np.ndarray]  # task -> probabilities (N, classes)
+
+SOURCES = {"FER": "FER2013 PublicTest", "UTKFACE": "UTKFace, held out"}
 ATTRIBUTES = ("gender", "race", "age")
 GROUPS = "data/results/utkface_groups.csv"
 # File -> its tables.
 PLACES = {
     "fer_helpers/pretrained/README.md": (
-        *("emotion", "FER heads", "FER classes"),
-        *("UTKFACE heads", "UTKFACE classes", "groups"),
+        *("FER views", "FER heads", "FER classes"),
+        *("UTKFACE views", "UTKFACE heads", "UTKFACE classes", "groups"),
     ),
     "README.md": ("results",),
 }
@@ -38,7 +35,7 @@ def write_figures(root: str | Path = ".", data_dir: str | Path | None = None) ->
 
     Tables between ``<!-- figures NAME -->`` and ``<!-- end -->`` are replaced in
     ``fer_helpers/pretrained/README.md`` and ``README.md``; ``data/results/utkface_groups.csv`` is
-    the table of `audit`. On two processor cores it takes two minutes.
+    the table of `audit`. On two processor cores it takes three minutes.
 
     Parameters
     ----------
@@ -55,69 +52,62 @@ def write_figures(root: str | Path = ".", data_dir: str | Path | None = None) ->
         A file has no place for one of its tables.
     """
     root, network = Path(root), load_model("FER")
+    texts = {file: (root / file).read_text(encoding="utf-8") for file in PLACES}
     for file, names in PLACES.items():  # before the work
-        _fill((root / file).read_text(encoding="utf-8"), dict.fromkeys(names, ""), file)
+        _fill(texts[file], dict.fromkeys(names, ""), file)
     temperatures = {
         task: float(network.get_layer(output).temperature) for task, output in OUTPUTS.items()
     }
     tables, results = {}, []
-    for source in ("FER", "UTKFACE"):
+    for source, name in SOURCES.items():
         (X_train, y_train), (X, y) = load_training_data(source, data_dir)
         copies = find_copies(X, X_train)
         learnt = accuracy_table(y_train, predict(network, X_train))
-        one = predict(network, X)
-        if source == "FER":
-            views = {1: one, 2: predict(network, X, views=2), 10: predict(network, X, views=10)}
-            tables["emotion"] = views_table(y, views, copies)
-        else:
-            tables["groups"] = groups_table(y, one)
-            audit(y, one).round(5).to_csv(root / GROUPS, index=False)
-        tables[f"{source} heads"] = heads_table(y, one, copies, learnt, temperatures)
-        tables[f"{source} classes"] = classes_table(y, one)
-        results += result_rows(y, one, copies, source)
-    columns = ("head", "data", "faces", "accuracy", "majority class")
-    tables["results"] = markdown(columns, results)
+        views = {count: predict(network, X, views=count) for count in (1, 2, 10)}
+        heads = heads_table(y, views[1], copies, learnt, temperatures)
+        tables[f"{source} views"] = views_table(y, views, copies)
+        tables[f"{source} heads"] = heads
+        tables[f"{source} classes"] = classes_table(y, views[1])
+        columns = ["faces", "accuracy", "majority", "without copies"]
+        results.append(heads[columns].assign(data=name))
+        groups = audit(y, views[1])
+        if len(groups):  # emotion's source has none
+            tables["groups"] = groups_table(y, views[1])
+            groups.round(5).to_csv(root / GROUPS, index=False)
+    tables["results"] = pd.concat(results)[["data", *columns]]
     for file, names in PLACES.items():
-        text = (root / file).read_text(encoding="utf-8")
-        text = _fill(text, {name: tables[name] for name in names}, file)
-        (root / file).write_text(text, encoding="utf-8")
+        filled = {name: markdown_table(tables[name]) for name in names}
+        (root / file).write_text(_fill(texts[file], filled, file), encoding="utf-8")
 
 
-def views_table(
-    y: np.ndarray, probabilities: Mapping[int, Mapping[str, np.ndarray]], copies: np.ndarray
-) -> str:
-    """Return the accuracy of emotion by the number of views, with and without copies.
+def views_table(y: np.ndarray, views: Mapping[int, Answers], copies: np.ndarray) -> pd.DataFrame:
+    """Return the accuracy of each head by the number of views, with and without copies.
 
     Parameters
     ----------
     y
         (N, 18) label rows.
-    probabilities
-        Number of views -> task -> float (N, classes).
+    views
+        Number of views -> task -> probabilities (N, classes).
     copies
         bool (N,), which faces are copies of training faces.
     """
-    rows = []
-    for name, kept in (
-        ("all", np.ones(len(y), bool)),
-        (f"without the {copies.sum()} exact copies of training images", ~copies),
-    ):
-        cells = [
-            _accuracy(accuracy_table(y[kept], _rows(answers, kept)).loc["emotion"])
-            for answers in probabilities.values()
-        ]
-        rows.append((name, f"{kept.sum():,}", *cells))
-    names = [f"{views} view{'s' * (views > 1)}" for views in probabilities]
-    return markdown(("", "faces", *names), rows)
+    columns = {}
+    for count, answers in views.items():
+        table = pd.concat(
+            [accuracy_table(y, answers), _without(copies, y, answers).rename(_unseen)]
+        )
+        columns |= {"faces": table["n"], f"{count} view{'s' * (count > 1)}": _intervals(table)}
+    return pd.DataFrame(columns).rename_axis("head")
 
 
 def heads_table(
     y: np.ndarray,
-    probabilities: Mapping[str, np.ndarray],
+    answers: Answers,
     copies: np.ndarray,
     learnt: pd.DataFrame,
     temperatures: Mapping[str, float],
-) -> str:
+) -> pd.DataFrame:
     """Return accuracy, baselines and calibration of each head that has labels.
 
     The calibration error stands there without a temperature, with it, and as faces see it that
@@ -125,117 +115,94 @@ def heads_table(
 
     Parameters
     ----------
-    y, probabilities, copies
-        See `views_table`; the probabilities are those of one view.
+    y, copies
+        See `views_table`.
+    answers
+        Task -> probabilities (N, classes) of one view.
     learnt
         `accuracy_table` of the training faces.
     temperatures
         Task -> temperature of the head.
     """
-    rows = []
-    unseen = accuracy_table(y[~copies], _rows(probabilities, ~copies))
-    for task, row in accuracy_table(y, probabilities).iterrows():
-        answers = probabilities[task][labelled(y, task)]
-        true, _ = true_and_predicted(y, probabilities, task)
-        raw = _sharpened(answers, temperatures[task])
-        rows.append(
-            (
-                *(task, f"{row['n']:,.0f}", _accuracy(row), f"{unseen.loc[task, 'accuracy']:.3f}"),
-                *(f"{row[name]:.3f}" for name in ("majority", "balanced_accuracy")),
-                f"{expected_calibration_error(raw, true):.3f}",
-                f"{row['ece']:.3f}",
-                f"{_error_of_other_half(raw, true):.3f}",
-                f"{learnt.loc[task, 'accuracy']:.3f}",
-            )
-        )
-    columns = ("head", "faces", "accuracy", "without copies", "majority", "balanced", "ECE before")
-    columns += ("ECE after", "ECE on the other half", "accuracy on training faces")
-    return markdown(columns, rows)
+    table = accuracy_table(y, answers)
+    raw = {task: _raised(answers[task], temperatures[task]) for task in TASKS}
+    crossed = {task: _with_other_temperature(y, raw[task], task) for task in table.index}
+    columns = {
+        "faces": table["n"],
+        "accuracy": _intervals(table),
+        "without copies": _intervals(_without(copies, y, answers)),
+        "majority": table["majority"],
+        "balanced": table["balanced_accuracy"],
+        "ECE before": accuracy_table(y, raw)["ece"],
+        "ECE after": table["ece"],
+        "ECE on the other half": accuracy_table(y, {**raw, **crossed})["ece"],
+        "accuracy on training faces": learnt["accuracy"],
+    }
+    return pd.DataFrame(columns).loc[table.index].rename_axis("head")
 
 
-def classes_table(y: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> str:
+def classes_table(y: np.ndarray, answers: Answers) -> pd.DataFrame:
     """Return recall and precision of each class that has faces, see `class_table`."""
-    rows = []
-    for task in TASKS:
-        for name, row in class_table(y, probabilities, task).iterrows():
-            if row["n"]:
-                recall, low, high, precision = (f"{value:.3f}" for value in row[1:])
-                rows.append((name, f"{row['n']:,.0f}", recall, f"{low}–{high}", precision))
-    return markdown(("class", "faces", "recall", "interval", "precision"), rows)
+    table = pd.concat([class_table(y, answers, task) for task in TASKS])
+    table = table[table["n"] > 0]
+    columns = {"faces": table["n"], "recall": _intervals(table, "recall")}
+    return pd.DataFrame(columns | {"precision": table["precision"]}).rename_axis("class")
 
 
-def groups_table(y: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> str:
+def groups_table(y: np.ndarray, answers: Answers) -> pd.DataFrame:
     """Return the accuracy of each attribute in the groups of the two others."""
-    rows = []
+    parts = []
     for by in ATTRIBUTES:
-        tables = {task: group_table(y, probabilities, task, by) for task in ATTRIBUTES}
-        for name in TASKS[by]:
-            if name in tables[by].index:
-                cells = [
-                    "" if task == by or name not in table.index else _accuracy(table.loc[name])
-                    for task, table in tables.items()
-                ]
-                rows.append((name, f"{tables[by].loc[name, 'n']:,.0f}", *cells))
-    return markdown(("group", "faces", *ATTRIBUTES), rows)
+        tables = {task: group_table(y, answers, task, by) for task in ATTRIBUTES}
+        cells = {task: _intervals(table) for task, table in tables.items() if task != by}
+        part = pd.DataFrame({"faces": tables[by]["n"]} | cells)
+        parts.append(part.reindex(tables[by].index))
+    return pd.concat(parts)[["faces", *ATTRIBUTES]].fillna("").rename_axis("group")
 
 
-def result_rows(
-    y: np.ndarray, probabilities: Mapping[str, np.ndarray], copies: np.ndarray, source: str
-) -> list[tuple[str, ...]]:
-    """Return the README's rows of a source: head, data, faces, accuracy, majority class."""
-    rows = []
-    for task, row in accuracy_table(y, probabilities).iterrows():
-        data = "FER2013 PublicTest" if source == "FER" else "UTKFace, held out"
-        classes = {"race": ", three classes", "age": ", five groups"}.get(task, "")
-        rows.append(
-            (task + classes, data, f"{row['n']:,.0f}", _accuracy(row), f"{row['majority']:.3f}")
-        )
-    if source == "FER":
-        row = accuracy_table(y[~copies], _rows(probabilities, ~copies)).loc["emotion"]
-        name = f"without its {copies.sum()} copies of training images"
-        rows.append(("", name, f"{row['n']:,.0f}", _accuracy(row), ""))
-    return rows
+def _unseen(head: str) -> str:
+    return f"{head}, without copies"
 
 
-def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _without(copies: np.ndarray, y: np.ndarray, answers: Answers) -> pd.DataFrame:
+    return accuracy_table(y[~copies], {task: rows[~copies] for task, rows in answers.items()})
 
 
-def _accuracy(row: Mapping[str, float]) -> str:
-    return f"{row['accuracy']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
+def _intervals(table: pd.DataFrame, rate: str = "accuracy") -> pd.Series:
+    """Return a rate of each row with its interval, in words."""
+    return pd.Series(
+        [f"{row[rate]:.3f} ({row['low']:.3f}–{row['high']:.3f})" for _, row in table.iterrows()],
+        table.index,
+    )
 
 
-def _rows(probabilities: Mapping[str, np.ndarray], kept: np.ndarray) -> dict[str, np.ndarray]:
-    return {task: answers[kept] for task, answers in probabilities.items()}
-
-
-def _sharpened(probabilities: np.ndarray, power: float) -> np.ndarray:
+def _raised(probabilities: np.ndarray, power: float) -> np.ndarray:
     """Raise probabilities to a power; that of a head's temperature undoes the temperature."""
     raised = np.float64(probabilities) ** power
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def _error_of_other_half(raw: np.ndarray, true: np.ndarray) -> float:
-    """Return the calibration error of two halves, each with the temperature of the other."""
-    half = np.random.default_rng(0).permutation(len(raw)) % 2 == 0
+def _with_other_temperature(y: np.ndarray, raw: np.ndarray, task: str) -> np.ndarray:
+    """Return probabilities of two halves of the faces, each with the temperature of the other."""
+    known, true = labelled(y, task), y[:, BLOCKS[task]].argmax(axis=1)
+    half = np.random.default_rng(0).permutation(len(y)) % 2 == 0
     fitted = np.empty_like(raw)
     for part in (half, ~half):
-        fitted[part] = _sharpened(raw[part], 1 / fit_temperature(raw[~part], true[~part]))
-    return expected_calibration_error(fitted, true)
+        other = ~part & known
+        fitted[part] = _raised(raw[part], 1 / fit_temperature(raw[other], true[other]))
+    return fitted
 
 
 def _fill(text: str, tables: Mapping[str, str], file: str) -> str:
     """Replace the tables of a Markdown text between their marks."""
     for name, table in tables.items():
-        begin, end = f"<!-- figures {name} -->\n", "\n<!-- end -->"
+        begin, end = f"<!-- figures {name} -->\n", "<!-- end -->"
         before, found, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
         if not (found and closed):
             raise ValueError(
-                f"{file} has no place for the table {name!r}: write {begin.strip()} and "
-                f"{end.strip()} where it belongs, each on a line of its own"
+                f"{file} has no place for the table {name!r}: write {begin.strip()} and {end} "
+                "where it belongs, each on a line of its own"
             )
         text = before + begin + table + end + after
     return text
