@@ -1,4 +1,4 @@
-# make course, make test: that is all that most people need. Everything lands in .venv.
+# make lab, make course, make test: that is all that most people need. Everything lands in .venv.
 PYTHON ?= python3
 DATASET ?= SAMPLE
 EPOCHS ?=
@@ -90,7 +90,7 @@ audit:
 
 # Speed and memory against a yardstick: tests/benchmarks/RESULTS.md. An hour; with QUICK=1, minutes.
 bench: setup-all
-	$(BIN)/python tests/benchmarks/bench.py $(if $(QUICK),--quick)
+	$(BIN)/python tests/benchmarks/bench.py $(if $(QUICK),--quick) $(if $(DATA),--data-dir $(DATA))
 
 lint: setup-all
 	$(BIN)/ruff format --check .
@@ -107,7 +107,7 @@ notebooks: setup-all
 	$(BIN)/python notebooks/publish.py bars
 
 # After new weights are shipped: all that tells what they score. An hour and a half; DATA is the folder
-# with FER/ and UTKFACE/.
+# with FER/ (its zip) and UTKFACE/.
 figures: setup-all
 	$(BIN)/python -m fer_helpers.studies shipped $(if $(DATA),--data-dir $(DATA))
 	$(MAKE) notebooks bench

@@ -26,7 +26,7 @@ EXAMPLES = """examples:
 Data sets are looked for in data/, in $FER_DATA_DIR, or in --data-dir: FER/, RAFDB/ and
 UTKFACE/ hold the unpacked files or the zip as downloaded. SAMPLE needs none. Faces of your own
 are given by their path: a folder per class, or a metadata.csv (data/README.md).
-`python -m fer_helpers.studies` has the long runs behind the shipped weights and notebook 08.
+`python -m fer_helpers.studies` has the long runs behind the shipped weights and two notebooks.
 """
 WEIGHTS_HELP = (
     "a .keras file; SAMPLE, FER or UTKFACE for the shipped weights; RAFDB for your own in "

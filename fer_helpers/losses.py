@@ -128,7 +128,7 @@ class TaskUncertainty(keras.layers.Layer):
 class UncertaintyCrossentropy(MaskedCrossentropy):
     """`MaskedCrossentropy`, weighted by the log variance that `TaskUncertainty` learns.
 
-    With s the log variance: ``exp(-s) * loss + s / 2`` (Kendall, Gal & Cipolla 2018). A task
+    With s the log variance: ``exp(-s) * loss + s / 2`` (Kendall, Gal & Cipolla 2017). A task
     that stays hard gets a smaller weight; the second term keeps the weights from vanishing.
     """
 

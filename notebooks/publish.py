@@ -172,8 +172,8 @@ One CNN with four heads (emotion, gender, race, age), trained with weighted loss
 
 ![Seven drawn faces; above each what was drawn, and what the network reads in it](sample.png)
 
-Begin with the first notebook: in ten minutes it trains a network, and shows five faults that a good
-accuracy can hide. The later ones explain and repair them.
+Begin with the first notebook: it trains a network, and shows five faults that a good accuracy can
+hide. The later ones explain and repair them.
 
 | notebook | to read | to run |
 |---|---|---|

@@ -127,7 +127,7 @@ def _add_table(sub: argparse.ArgumentParser, name: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fer_helpers.studies",
-        description="The long runs behind the shipped weights and notebook 08.",
+        description="The long runs behind the shipped weights and notebooks 05 and 08.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

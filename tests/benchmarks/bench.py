@@ -116,11 +116,15 @@ def measure_inference(data: str, zip_path: Path | None, quick: bool, _: float) -
     package = install(Path(data) / "package") if zip_path else None
     if not package:
         return {"infer": ours}
-    return {"infer": ours, "infer fer": stage("infer_fer", folder=package, data_dir=data)}
+    theirs = {
+        form: stage("infer_fer", folder=package, form=form, data_dir=data)
+        for form in ("litert", "keras")
+    }
+    return {"infer": ours, "infer fer": theirs}
 
 
 def measure_detection(data: str, zip_path: Path | None, quick: bool, _: float) -> dict:
-    return {"detection": stage("detection", count=40 if quick else 200) | {"machine": machine()}}
+    return {"detection": stage("detection", count=40 if quick else 200)}
 
 
 def measure_processes(data: str, zip_path: Path | None, quick: bool, _: float) -> dict:
@@ -191,10 +195,10 @@ def main() -> None:
         place = data_folder(args.data_dir) / "FER"
         print(f"FER2013's zip is not in {place}: stages that need it are left out, the others are")
         print("measured on SAMPLE and not stored. data/README.md says where to get it.\n")
-    stored = {"stages": {}}
+    stored = {"machines": {}, "stages": {}}
     if zip_path and RESULTS.is_file():
         stored = json.loads(RESULTS.read_text())
-    stages = stored["stages"]
+    machines, stages = stored["machines"], stored["stages"]
     began = time.monotonic()
     with folder_with(zip_path) as data:
         for group in args.only:
@@ -202,7 +206,8 @@ def main() -> None:
             if "growth" in found:
                 found["growth"] = stages.get("growth", {}) | found["growth"]
             stages = stages | found
-            results = report.summary(stages) | {"machine": machine(), "stages": stages}
+            machines |= {group: machine()} if found else {}
+            results = report.summary(stages) | {"machines": machines, "stages": stages}
             if zip_path:
                 # At once: the next group may take half an hour.
                 RESULTS.write_text(json.dumps(results, indent=1) + "\n")

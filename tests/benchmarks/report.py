@@ -29,9 +29,9 @@ PROMISES = {
     "input_over_train": ("input pipeline, as a multiple of the training rate", "≥ 20"),
     "best_path": ("the fastest way to predict with the shipped network", ""),
     "batch_faces_per_s": ("inference in batches that way, faces per second", "≥ 1,000"),
-    "versus_fer_rate": ("the same, as a share of the rate of `fer`'s network", "≥ 0.7"),
+    "versus_fer_rate": ("the same, as a multiple of `fer`'s fastest way", "≥ 1.5"),
     "accuracy": ("PublicTest accuracy that way", "> `fer`'s + 0.10"),
-    "fer_accuracy": ("the same for `fer`'s network", ""),
+    "fer_accuracy": ("the same for `fer` that way", ""),
     "one_face_ms": ("one warm face, median milliseconds", "≤ 10"),
     "detection_ratio": (
         "finding faces, photos per second as a multiple of the package mtcnn's",
@@ -84,7 +84,8 @@ def summary(stages: dict) -> dict:
         best = paths[keys["best_path"]]
         keys["batch_faces_per_s"] = best["faces_per_s"]
         keys |= {key: best[key] for key in ("accuracy", "one_face_ms")}
-    if fer := stages.get("infer fer"):
+    if "infer fer" in stages:
+        fer = max(stages["infer fer"].values(), key=lambda row: row["faces_per_s"])
         keys["versus_fer_rate"] = keys["batch_faces_per_s"] / fer["faces_per_s"]
         keys["fer_accuracy"] = fer["accuracy"]
     if "detection" in stages:
@@ -173,13 +174,22 @@ def _accuracies(epochs: list[dict]) -> str:
     return ", ".join(f"{row['accuracy']:.3f}" for row in epochs)
 
 
+def _machines(machines: dict[str, str]) -> str:
+    """Return which parts were measured on which machine."""
+    parts = {}
+    for part, machine in machines.items():
+        parts.setdefault(machine, []).append(part)
+    return "\n".join(f"- **{', '.join(names)}:** {machine}" for machine, names in parts.items())
+
+
 def _inference(stages: dict) -> str:
     keys = ("faces_per_s", "one_face_ms", "mb")
-    paths = stages["infer"] | {"`fer` 25.10.3 in Keras": stages["infer fer"]}
+    theirs = stages["infer fer"]
+    paths = stages["infer"] | {f"`fer` 25.10.3, {form}": row for form, row in theirs.items()}
     return _rows(
         (
             "path",
-            "faces/s in batches",
+            "faces/s",
             "one face, ms",
             "weights, MB",
             "accuracy",
@@ -225,7 +235,7 @@ def report(results: dict, old: str) -> str:
     stages = results["stages"]
     costs, limits = stages["costs"], stages["limits"]
     page = TEXT.format(
-        machine=results["machine"],
+        machines=_machines(results["machines"]),
         table=table(results),
         parts=_parts(results),
         inference=_inference(stages),
@@ -261,7 +271,7 @@ TEXT = """# What was measured
 hand. Speeds differ from machine to machine; what counts is the ratio of two ways measured side by
 side.
 
-**Machine:** {machine}
+{machines}
 
 {table}
 
@@ -285,9 +295,10 @@ epochs, and at the end of the first one it has only just risen.
 ## Inference
 
 The network that is shipped for FER, on PublicTest, in batches of 256: grey pictures in, the
-probabilities of four heads out. `fer` is timed without resizing to its 64 × 64. The size of the
-weights is that in memory for Keras, and that of the file for the others, whose peak memory includes
-writing it.
+probabilities of four heads out. `fer` is timed without resizing to its 64 × 64, and by both of its
+files: the LiteRT one, its default, takes one face at a time. The size of the weights is that in
+memory for our network in Keras, and that of the file for the others. The peak memory of our
+exported files includes writing them.
 
 {inference}
 

@@ -94,7 +94,8 @@ def test_inference_is_scored_by_its_quickest_path():
         return {"faces_per_s": rate, "one_face_ms": 1e3 / rate, "accuracy": accuracy}
 
     paths = {"keras": row(500.0, 0.7), "onnx int8": row(1000.0, 0.69)}
-    keys = report.summary({"infer": paths, "infer fer": row(2000.0, 0.6)})
+    theirs = {"litert": row(2000.0, 0.6), "keras": row(800.0, 0.5)}
+    keys = report.summary({"infer": paths, "infer fer": theirs})
     assert keys["best_path"] == "onnx int8"
     assert (keys["accuracy"], keys["one_face_ms"]) == (0.69, 1.0)
     assert (keys["versus_fer_rate"], keys["fer_accuracy"]) == (0.5, 0.6)
