@@ -49,8 +49,9 @@ class FaceBatches(keras.utils.PyDataset):
     ):
         super().__init__()
         self.images, self.targets = images, dict(targets)
-        self.batch_size, self.is_training = batch_size, is_training
-        self.seed, self.sources, self.change = seed, tuple(sources), change
+        self.batch_size, self.is_training = int(batch_size), is_training  # JSON has no NumPy
+        self.seed, self.change = int(seed), change
+        self.sources = tuple((int(faces), int(share)) for faces, share in sources)
         self.devices = 1  # that share a batch; `fit` sets it
         self.set_epoch(0)
 
@@ -170,8 +171,8 @@ def generate_images(
     batch_size
         Images per batch, at least 1.
     is_training
-        Shuffle anew in each epoch, and leave out the last batch if it is not full. Otherwise
-        the batches hold all images in their order.
+        Shuffle anew in each epoch, and leave out the last batch if it is not full, unless it is
+        the only one. Otherwise the batches hold all images in their order.
     seed
         Seed of the shuffling, at least 0.
     sample_weight
@@ -225,7 +226,7 @@ def _check_block(task: str, block, count: int) -> np.ndarray:
     if block.shape != wanted:
         raise ValueError(
             f"labels of {task} must be (N, classes) = {wanted}, not {block.shape}"
-            f"{_hint(task, block.shape, count)}"
+            f"{_hint(block.shape, count)}"
         )
     total = block.sum(axis=1)
     # NaN compares as False.
@@ -240,7 +241,7 @@ def _check_block(task: str, block, count: int) -> np.ndarray:
     return block
 
 
-def _hint(task: str, shape: tuple[int, ...], count: int) -> str:
+def _hint(shape: tuple[int, ...], count: int) -> str:
     """Return what labels of the wrong shape look like, as the end of an error message."""
     if len(shape) == 1:
         return ": encode_labels makes label rows from class indices, separate_category the blocks"
@@ -309,6 +310,9 @@ def mixed_batches(
         The number of shares is not that of the data sets, a share is below 1, a data set has
         no images, or see `generate_images`.
     """
+    for X, y in datasets:
+        if len(X) != len(y):
+            raise ValueError(f"a data set of {len(X)} images has {len(y)} label rows")
     lengths = [len(X) for X, _ in datasets]
     if len(shares) != len(datasets) or min(shares, default=0) < 1 or min(lengths) < 1:
         raise ValueError(f"data sets of {lengths} images need a share of at least 1 each: {shares}")

@@ -46,7 +46,7 @@ def export(
     path: str | Path,
     form: str = "onnx",
     int8: bool = False,
-    dataset_name: str = "SAMPLE",
+    dataset_name: str | Path = "SAMPLE",
     data_dir: str | Path | None = None,
     labels: str | Path | None = None,
     ignore: Sequence[str] = (),
@@ -79,8 +79,8 @@ def export(
     -------
     dict
         ``file``, its path; ``bytes``, its size, and ``float32_bytes``, that of the weights
-        alone; ``images``, how many were compared: 512, with `int8` the whole validation split;
-        ``difference``, the greatest one in any probability; ``accuracy``, task ->
+        alone; ``images``, how many were compared: at most 512, with `int8` the whole validation
+        split; ``difference``, the greatest one in any probability; ``accuracy``, task ->
         ``{"keras": ..., "exported": ...}``, each 0 to 1.
 
     Raises
@@ -144,8 +144,7 @@ def load_exported(path: str | Path) -> Callable[[np.ndarray], dict[str, np.ndarr
         Takes images (N, 48, 48, 1) of any numeric dtype, values 0 to 255. Returns a dict of
         probabilities: ``"emotion_output"`` -> float32 (N, 7), ``"gender_output"`` (N, 3),
         ``"race_output"`` (N, 3), ``"age_output"`` (N, 5). Raises ValueError for images of
-        another shape, or with values that are not finite, outside 0 to 255, or all at most 1
-        (scaled already).
+        another shape, or with values that `check_values` refuses.
 
     Raises
     ------
@@ -205,8 +204,7 @@ def run_exported(
     Raises
     ------
     ValueError
-        Images of another shape, or with values that are not finite, outside 0 to 255, or all at
-        most 1 (scaled already).
+        Images of another shape, or with values that `check_values` refuses.
     """
     batches = [
         network(images[start : start + BATCH])

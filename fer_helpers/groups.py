@@ -18,6 +18,7 @@ from fer_helpers.labels import BLOCKS, TASKS
 
 COLUMNS = ("n", "accuracy", "low", "high", "ece", "chance_low", "chance_high")
 COLUMNS += ("gap", "gap_low", "gap_high")
+DRAWS = 400
 
 
 def group_table(
@@ -60,6 +61,7 @@ def group_table(
         A task that does not exist, different lengths, or probabilities that are NaN.
     """
     by = [by] if isinstance(by, str) else list(by)
+    true_and_predicted(y, probabilities, task)  # also where nobody is labelled for `by`
     rows = np.logical_and.reduce([labelled(y, name) for name in (task, *by)])
     of_group = np.asarray(probabilities[task])[rows]
     true, predicted = true_and_predicted(y[rows], {task: of_group}, task)
@@ -90,7 +92,7 @@ def group_table(
     return table.join(_gaps(table))[list(COLUMNS)]
 
 
-def perfect_calibration(confidence: np.ndarray, draws: int = 400) -> tuple[float, float]:
+def perfect_calibration(confidence: np.ndarray) -> tuple[float, float]:
     """Return the range of 95 % of the calibration errors that chance makes.
 
     Even if every confidence is exactly the probability of being right, the error is above 0,
@@ -99,9 +101,7 @@ def perfect_calibration(confidence: np.ndarray, draws: int = 400) -> tuple[float
     Parameters
     ----------
     confidence
-        (N,) of a group's predictions.
-    draws
-        How often it is decided by chance which of them are right.
+        (N,) of a group's predictions. It is decided by chance, 400 times, which of them are right.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def perfect_calibration(confidence: np.ndarray, draws: int = 400) -> tuple[float
     """
     confidence = np.asarray(confidence, dtype=float)
     bins = np.eye(BINS)[np.minimum((confidence * BINS).astype(int), BINS - 1)]
-    right = np.random.default_rng(0).random((draws, len(confidence))) < confidence
+    right = np.random.default_rng(0).random((DRAWS, len(confidence))) < confidence
     errors = np.abs((right - confidence) @ bins).sum(axis=1) / len(confidence)
     low, high = np.percentile(errors, [2.5, 97.5])
     return float(low), float(high)

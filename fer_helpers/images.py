@@ -61,7 +61,8 @@ def may_be_image(name: FilePath) -> bool:
 def check_values(images: np.ndarray) -> None:
     """Raise ValueError unless all values of `images` are levels from 0 to 255.
 
-    Values from 0 to 1 are refused, too, unless all are 0: the network would scale them again.
+    Values from 0 to 1 are refused, too, unless all are 0 or of dtype uint8: the network would
+    scale them again.
 
     Parameters
     ----------
@@ -203,8 +204,8 @@ def open_image(source: ImageSource) -> Image.Image:
         `source` is of another type, or a folder; a file is missing, empty, damaged, not a
         regular file, larger than 300 MB, or not an image; the image has more than
         `PIL.Image.MAX_IMAGE_PIXELS` (some 90 million), or 16 bits per pixel and no level above
-        255; an array has another shape, or values that are not finite, outside 0 to 255, or all
-        at most 1 (scaled already).
+        255; the pixels are floating-point numbers; an array has another shape, or values that
+        `check_values` refuses.
     """
     if isinstance(source, FilePath):
         name = os.fspath(source)

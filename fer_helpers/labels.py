@@ -148,7 +148,7 @@ def class_index(task: str, word: str) -> int:
     Returns
     -------
     int
-        Index of the class in ``TASKS[task]``; -1 for an empty word and "nan": not labelled.
+        Index of the class in ``TASKS[task]``; -1 for an empty word, "nan" and "none": not labelled.
 
     Raises
     ------
@@ -183,8 +183,8 @@ def same_word(word: str, others: Sequence[str]) -> bool:
 def _age_index(word: str) -> int | None:
     """Return the age group that years, or a range of years, lie in; None if there is none."""
     years = re.fullmatch(r"(\d+(?:\.\d+)?)(?:\s*(?:-|–|to|_)\s*(\d+)|\s*\+)?", word)
-    if not years:
-        return None
+    if not years or (word.endswith("+") and float(years[1]) < _AGE_STARTS[-1]):
+        return None  # 60+ may also be 70 and above
     first, last = (int(age_class([float(end)])[0]) for end in (years[1], years[2] or years[1]))
     return first if first == last else None
 
@@ -271,7 +271,7 @@ def decode_labels(y: np.ndarray) -> pd.DataFrame:
 
 
 def separate_category(
-    y: np.ndarray, dataset_name: str = "SAMPLE"
+    y: np.ndarray, dataset_name: str | Path = "SAMPLE"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Split label rows into the four tasks' one-hot blocks.
 

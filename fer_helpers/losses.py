@@ -51,9 +51,9 @@ class MaskedCrossentropy(keras.losses.Loss):
     Notes
     -----
     Called with `y_true` and probabilities `y_pred`, both (N, classes), and optionally
-    `sample_weight` (N,), it returns a float32 scalar: the mean over the rows, divided by the
-    sum of their weights. A batch without labels gives 0, and no gradient. Under a TensorFlow
-    strategy each replica returns its share of the mean.
+    `sample_weight` (N,), it returns a float32 scalar: the sum over the rows of weight times
+    loss, divided by the sum of the weights. A batch without labels gives 0, and no gradient.
+    Under a TensorFlow strategy each replica returns its share of the mean.
     """
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None):

@@ -181,7 +181,7 @@ def build_model(backbone: str = "compact", augment: bool = True, **options) -> k
 
 def get_model(
     pretrained: bool = False,
-    dataset_name: str | None = None,
+    dataset_name: str | Path | None = None,
     backbone: str | None = None,
     augment: bool = True,
 ) -> keras.Model:
@@ -216,8 +216,8 @@ def get_model(
     Raises
     ------
     ValueError
-        Unknown backbone or data set, or ``results/RAFDB/model.keras`` is not a network of this
-        package, see `load_model`.
+        Unknown backbone or data set; `pretrained` without `dataset_name` or with a `backbone`; or
+        ``results/RAFDB/model.keras`` is not a network of this package, see `load_model`.
     """
     if dataset_name is not None:
         check_dataset(dataset_name)

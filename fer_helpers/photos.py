@@ -86,7 +86,7 @@ def _search(folder: Path) -> list[Path]:
     def unreadable(error: OSError) -> None:
         ignored.append(str(error.filename))
 
-    for here, folders, files in os.walk(folder, unreadable, followlinks=True):
+    for here, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         real = os.path.realpath(here)
         if real in seen:  # links may lead in a circle
             folders.clear()
@@ -102,7 +102,7 @@ def _search(folder: Path) -> list[Path]:
     if ignored:
         first = ", ".join(sorted(ignored)[:FIRST_NAMES]) + ", ..." * (len(ignored) > FIRST_NAMES)
         count = f"{len(ignored)} file{'s' * (len(ignored) > 1)}"
-        others = f"{count} ignored, hidden or without the ending of an image: {first}"
+        others = f"{count} ignored, hidden, unreadable or without the ending of an image: {first}"
     if not found:
         raise ValueError(f"{folder} holds no image" + f" ({others})" * bool(others))
     if others:
@@ -296,7 +296,7 @@ def predict_photo(
 open_photo = open_image
 
 
-def find_faces(photo: Image.Image | np.ndarray) -> tuple[np.ndarray, pd.DataFrame]:
+def find_faces(photo: ImageSource) -> tuple[np.ndarray, pd.DataFrame]:
     """Find faces and crop them as the training images are cropped.
 
     Each face that `detect` finds is turned, scaled and shifted so that eyes and mouth lie where

@@ -91,22 +91,6 @@ def faces(
 
 
 @styled
-def class_counts(y: np.ndarray, title: str = "Faces in each class") -> Figure:
-    """Draw the number of faces in each class, one panel per task; y is (N, 18)."""
-    figure, grid = plt.subplots(1, len(TASKS), figsize=(11, 2.8))
-    for axes, (task, classes) in zip(grid, TASKS.items(), strict=True):
-        counts = y[:, BLOCKS[task]].sum(axis=0)
-        axes.barh(classes, counts, color=TASK_COLOURS[task])
-        axes.invert_yaxis()
-        axes.set(title=task, xlabel="faces", ylabel=f"{task} class" if task == "emotion" else "")
-        axes.xaxis.set_major_locator(MaxNLocator(3))
-        if not counts.any():
-            axes.text(0.5, 0.5, "not labelled", transform=axes.transAxes, ha="center")
-    figure.suptitle(title)
-    return figure
-
-
-@styled
 def learning_curves(history: pd.DataFrame, title: str = "Learning curves") -> Figure:
     """Draw loss and accuracy over the epochs: a panel for the loss, and one per task.
 
@@ -203,23 +187,19 @@ def reliability(probabilities: np.ndarray, true: np.ndarray, title: str = "Relia
 
 
 @styled
-def prediction(
-    image: np.ndarray, probabilities: np.ndarray, label: str | None = None, task: str = "emotion"
-) -> Figure:
-    """Draw a face beside the probability of each class; the labelled class stands out.
+def prediction(image: np.ndarray, probabilities: np.ndarray, label: str | None = None) -> Figure:
+    """Draw a face beside the probability of each emotion; the labelled one stands out.
 
     Parameters
     ----------
     image
         (H, W, 1), values 0 to 255.
     probabilities
-        float (classes,) of `task`.
+        float (7,).
     label
-        Name of the labelled class, None if there is none.
-    task
-        One of the four tasks.
+        Name of the labelled emotion, None if there is none.
     """
-    classes = list(TASKS[task])
+    classes = list(TASKS["emotion"])
     figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.4), width_ratios=(1, 1.5))
     _show_face(left, image, f"labelled {label}" if label else "")
     colours = [COLOURS[1] if name == label else COLOURS[0] for name in classes]
@@ -256,7 +236,7 @@ def photo(picture: np.ndarray | Image.Image, table: pd.DataFrame) -> Figure:
     left = figure.add_subplot(grid[:, 0])
     picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     smaller = picture.reduce(-(-max(picture.size) // SHOWN))  # Matplotlib takes 76 bytes per pixel
-    left.imshow(smaller, extent=(0, picture.width, picture.height, 0))
+    left.imshow(smaller.convert("RGB"), extent=(0, picture.width, picture.height, 0))
     left.set_axis_off()
     left.set_title(f"{len(table)} face{'' if len(table) == 1 else 's'} found")
     names = []
@@ -420,8 +400,9 @@ def typical_faces(y: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> dic
         Emotion -> row, without the emotions that no face is labelled with.
     """
     labels, typical = y[:, BLOCKS["emotion"]], {}
+    true = np.where(labels.any(axis=1), labels.argmax(axis=1), -1)
     for index, name in enumerate(TASKS["emotion"]):
-        rows = np.flatnonzero(labels[:, index])
+        rows = np.flatnonzero(true == index)
         if len(rows):
             ranked = rows[np.argsort(probabilities["emotion"][rows, index], kind="stable")]
             typical[name] = int(ranked[len(ranked) // 2])

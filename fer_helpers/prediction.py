@@ -46,9 +46,9 @@ def predict(
     Raises
     ------
     ValueError
-        Images of another shape or type, with values that are not finite, outside 0 to 255 or
-        all at most 1 (scaled already), or a number of views other than 1, 2 and 10; or the
-        weights of `model` are NaN, or so large that its probabilities are.
+        Images of another shape or type, with values that `check_values` refuses, or a number of
+        views other than 1, 2 and 10; or the weights of `model` are NaN, or so large that its
+        probabilities are.
     """
     if views not in VIEWS:
         raise ValueError(f"views must be one of {VIEWS}, not {views!r}")

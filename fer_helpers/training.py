@@ -208,7 +208,7 @@ def monitored_metric(
 
 
 def train(
-    dataset_name: str = "SAMPLE",
+    dataset_name: str | Path = "SAMPLE",
     epochs: int | None = None,
     out_dir: str | Path | None = None,
     *,
@@ -360,13 +360,13 @@ def train_faces(
     )
 
 
-def run_folder(dataset_name: str) -> Path:
+def run_folder(dataset_name: str | Path) -> Path:
     """Return ``results/NAME``, where `train` writes by default; a path gives its last name."""
     return Path("results") / short_name(dataset_name)
 
 
 def _choose_start(
-    dataset_name: str, start: str | Path | None, backbone: str | None
+    dataset_name: str | Path, start: str | Path | None, backbone: str | None
 ) -> str | Path | None:
     """Return the weights to start from, None for random ones; say so if nobody chose them."""
     if start is not None:

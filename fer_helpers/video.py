@@ -1,5 +1,6 @@
 """From a video to its faces and a table of predictions over time."""
 
+import math
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,10 +55,10 @@ def predict_video(
     Raises
     ------
     ValueError
-        `fps` is not above 0, or the package av is not installed.
+        `fps` is not above 0 and finite, or the package av is not installed.
     """
-    if not fps > 0:
-        raise ValueError(f"fps is {fps}: give the moments per second, above 0")
+    if not 0 < fps < math.inf:
+        raise ValueError(f"fps is {fps}: give the moments per second, above 0 and finite")
     if not find_spec("av"):
         raise ValueError("reading a video needs PyAV: pip install 'fer-helpers[video]'")
     tables = []

@@ -77,6 +77,14 @@ def test_small_groups_and_missing_labels_are_left_out(results):
     assert {kind.kind for kind in empty.dtypes[1:]} == {"f"}
 
 
+def test_groups_want_a_prediction_for_each_face(results):
+    y, probabilities, _, _ = results
+    short = {task: values[1:] for task, values in probabilities.items()}
+    for scored in (audit, lambda *faces: group_table(*faces, "emotion", "age")):
+        with pytest.raises(ValueError, match=f"{len(y)}"):
+            scored(y, short)
+
+
 def test_audit_names_task_groups_and_crossings(results):
     y, probabilities, _, _ = results
     table = audit(y, probabilities, smallest=1)

@@ -1,5 +1,6 @@
 """Batches: complete, shuffled by seed and epoch, and with their own targets."""
 
+import json
 import mmap
 
 import numpy as np
@@ -169,6 +170,14 @@ def test_shares_lists_and_unlabelled_rows_are_labels(faces):
     batches = generate_images(X.tolist(), *lists, batch_size=np.int64(N))
     np.testing.assert_array_equal(batches[0][1]["age_output"], y[:, 13:])
     np.testing.assert_array_equal(batches[0][0], X)
+
+
+def test_numbers_of_numpy_can_be_stored_with_a_run(faces):
+    for batches in (
+        batches_of(*faces, np.int64(3), seed=np.int64(1)),
+        mixed_batches([faces, faces], np.array([3, 2]), np.int64(1)),
+    ):
+        json.dumps(batches.describe())
 
 
 def test_all_pixel_values_are_checked(faces):
@@ -385,6 +394,9 @@ def test_pixel_values_that_are_grey_levels_pass():
 def test_mixed_batches_want_a_share_for_each_source(faces):
     with pytest.raises(ValueError, match="need a share of at least 1 each"):
         mixed_batches([faces, faces], [4])
+    X, y = faces
+    with pytest.raises(ValueError, match=rf"a data set of {N} images has {N - 1} label rows"):
+        mixed_batches([(X, y[1:]), (X[1:], y)], [1, 1])
     with pytest.raises(ValueError, match="need a share of at least 1 each"):
         mixed_batches([faces, faces], [4, 0])
     with pytest.raises(ValueError, match="need a share of at least 1 each"):

@@ -384,7 +384,9 @@ def test_predict_writes_the_documented_columns(capsys, tmp_path):
     words = ("predict", tmp_path, "--no-detect", "--attributes", "--weights", "SAMPLE")
     assert main([str(word) for word in (*words, "--out", table)]) == 0
     notes = capsys.readouterr().err
-    assert "1 file ignored, hidden or without the ending of an image: notes.txt\n" in notes
+    assert (
+        "1 file ignored, hidden, unreadable or without the ending of an image: notes.txt\n" in notes
+    )
     assert f"2 rows in {table}, 1 with an error\n" in notes
     rows = pd.read_csv(table)
     assert rows.columns.tolist()[:3] == ["path", "emotion", "emotion_surprise"]

@@ -271,7 +271,18 @@ def test_ferplus_votes_are_soft_targets(tmp_path, capsys):
     assert shares["fer2013.csv:7"] == pytest.approx([0.5, 0.5, 0, 0, 0, 0, 0])
     assert shares["fer2013.csv:5"] == shares["fer2013.csv:6"] == [0] * 7  # no face, contempt
     assert not faces.labels[:, 7:].any()
-    assert "2 faces have none, since most taggers saw contempt" in capsys.readouterr().err
+    assert (
+        "2 faces have none, since no emotion has more votes than contempt"
+        in capsys.readouterr().err
+    )
+
+
+def test_folders_that_are_all_left_out_are_counted(tmp_path):
+    write(tmp_path / "FER", {f"train/happy/Training_{n}.jpg": picture(n) for n in (1, 2)})
+    with pytest.raises(
+        ValueError, match=r"none of 2 images can be used; first .*: left out: happy"
+    ):
+        read_dataset("FER", data_dir=tmp_path, ignore=["happy"])
 
 
 @pytest.mark.parametrize(

@@ -172,3 +172,6 @@ def test_arms_are_compared_with_the_untouched_weights_seed_by_seed():
     assert ours["low"] < 0.07 < ours["high"]
     assert table.loc[("b", DEFAULT, "emotion"), "difference"] == pytest.approx(0.1)
     assert table.loc[("a", DEFAULT, "age"), "difference"] == 0
+    alone = compare(pd.DataFrame([row for row in rows if row["arm"] == DEFAULT]))
+    assert alone.empty
+    assert list(alone) == [*table.index.names, *table]

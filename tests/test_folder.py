@@ -1,12 +1,14 @@
 """Anyone's faces: folders named after classes, tables, and their splits."""
 
 import os
+from pathlib import PureWindowsPath
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fer_helpers.datasets import load_data, load_training_data, read_dataset
+from fer_helpers.datasets import folder, load_data, load_training_data, read_dataset
 from fer_helpers.labels import BLOCKS, TASKS, decode_labels
 from trees import picture, same, write, zipped
 
@@ -402,3 +404,11 @@ def test_an_enormous_table_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(FileNotFoundError, match=r"pipe\.csv does not exist"):
         read_dataset(tmp_path / "pipe.csv", data_dir=tmp_path / "data")
+
+
+def test_a_table_names_pictures_by_their_whole_path_on_windows():
+    source = SimpleNamespace(folder=PureWindowsPath("C:/faces"))
+    text = b"file_name,emotion\nC:\\faces\\happy\\a.png,happy\n"
+    rows, skipped = folder._find_pictures(source, ["happy/a.png"], [("metadata.csv", text)], True)
+    assert rows["name"].tolist() == ["happy/a.png"]
+    assert not skipped

@@ -225,6 +225,7 @@ def test_words_that_people_use(task, words, index):
         ("gender", "0", "unknown gender '0': a number does not say"),
         ("race", "Indian", "unknown race 'Indian': the known words are caucasian, white"),
         ("age", "10-29", "unknown age '10-29': the known words are 0-3, 4-19, .*, or years"),
+        ("age", "60+", r"unknown age '60\+'"),  # from 40 to 69, or above
         ("age", "-5", "unknown age '-5'"),
         ("age", "old", "unknown age 'old'"),
     ],

@@ -86,8 +86,25 @@ def test_every_file_of_a_folder_is_predicted_listed_or_counted(model, images, tm
     assert rows.loc[rows["error"] != "", "path"].tolist() == sorted(bad)
     error = capsys.readouterr().err
     names = ".hidden.png, notes.txt, old.jpg.bak, sub/.git/HEAD, sub/list.csv, ..."
-    ending = "6 files ignored, hidden or without the ending of an image: "
+    ending = "6 files ignored, hidden, unreadable or without the ending of an image: "
     assert error == f"{tmp_path}: {ending}{names}\n"
+
+
+def test_a_folder_that_cannot_be_opened_is_named(images, tmp_path, monkeypatch, capsys):
+    Image.fromarray(images[0, :, :, 0]).save(tmp_path / "a.png")
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(place):
+        if str(place).endswith("locked"):
+            raise PermissionError(13, "denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert image_files(tmp_path) == [tmp_path / "a.png"]
+    assert f"1 file ignored, hidden, unreadable or without the ending of an image: {tmp_path}" in (
+        capsys.readouterr().err
+    )
 
 
 def test_links_to_folders_are_followed(images, tmp_path):

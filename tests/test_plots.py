@@ -126,7 +126,6 @@ def drawn(sample_test, tmp_path):
     )
     yield {
         "faces": plots.faces(X[:3], ["one", "two", "three"], title="Three"),
-        "class_counts": plots.class_counts(y),
         "learning_curves": plots.learning_curves(history),
         "confusion_matrix": plots.confusion_matrix(confusion(y, chances, "emotion")),
         "reliability": plots.reliability(emotion, true),
@@ -218,10 +217,20 @@ def test_typical_is_the_median_and_confusion_counts_by_row():
     y[:, 0] = 1
     chances[:, 0] = (0.9, 0.1, 0.5)
     assert plots.typical_faces(y, {"emotion": chances}) == {"surprise": 2}
+    shares = np.zeros((4, 18))
+    shares[:3, 3], shares[:3, 1] = 0.8, 0.2  # happiness with some votes for fear; one unlabelled
+    typical = plots.typical_faces(shares, {"emotion": np.full((4, 7), 1 / 7)})
+    assert typical == {"happiness": 1}
     counts = pd.DataFrame([[3, 1], [0, 2]], index=list("ab"), columns=list("ab"))
     figure = plots.confusion_matrix(counts, "task")
     shown = np.ravel(figure.axes[0].collections[0].get_array())
     assert shown.tolist() == [0.75, 0.25, 0, 1]
+
+
+def test_a_grey_photo_is_drawn_grey():
+    table = pd.DataFrame(columns=["left", "top", "right", "bottom", "warning"])
+    shown = plots.photo(np.full((60, 90), 90, np.uint8), table).axes[0].images[0].get_array()
+    assert np.array_equal(np.unique(shown[..., :3]), [90])
 
 
 def test_evidence_has_one_scale_of_colours():

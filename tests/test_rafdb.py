@@ -132,6 +132,16 @@ def test_raf_bad_lines_and_missing_images_are_listed(tmp_path):
     assert places == [f"{name}:9", f"{name}:10", f"{name}:12", "train_00011"]
 
 
+def test_raf_list_that_counts_from_0_is_refused(tmp_path):
+    tree = raf_tree(packed=False)
+    name = "basic/EmoLabel/list_patition_label.txt"
+    lines = [line.split() for line in tree[name].splitlines()]
+    tree[name] = "".join(f"{file} {int(label) - 1}\n" for file, label in lines)
+    write(tmp_path / "RAFDB", tree)
+    with pytest.raises(ValueError, match="labels 0 to 6 are of another numbering"):
+        read_dataset("RAFDB", data_dir=tmp_path)
+
+
 def test_raf_labels_go_with_the_name_past_a_damaged_file(tmp_path):
     tree = raf_tree(packed=False) | {"basic/Image/aligned/train_00002_aligned.jpg": b"x"}
     write(tmp_path / "RAFDB", tree)

@@ -79,7 +79,7 @@ def test_moments_per_second_can_be_chosen(tmp_path, pictures, model):
     for fps, times in ((1, [0, 1]), (4, np.arange(8) / 4), (100, np.arange(8) / 4)):
         rows = predict_video(model, tmp_path / "clip.avi", fps=fps)
         np.testing.assert_allclose(rows["seconds"], times, atol=0.01)
-    for fps in (0, -1, float("nan")):
+    for fps in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="moments per second, above 0"):
             predict_video(model, tmp_path / "clip.avi", fps=fps)
 

@@ -246,8 +246,8 @@ def _label_by_votes(source: Source, taggers: list[str], tables: list[str], faces
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     faces.labels[:, BLOCKS["emotion"]] = shares * labelled[:, None]
     faces.notes.append(
-        f"labels are the votes of FER+'s taggers; {(~labelled).sum()} faces have none, since "
-        f"most taggers saw {', '.join(OTHER_VOTES)}"
+        f"labels are the votes of FER+'s taggers; {(~labelled).sum()} faces have none, since no "
+        f"emotion has more votes than {', '.join(OTHER_VOTES)}"
     )
 
 
@@ -268,9 +268,9 @@ def _read_images(source: Source, names: list[str], image_size: int, ignore: Sequ
         if split
     )
     if not rows:
-        name, reason = (skipped + ignored)[0]
+        left = skipped + ignored
         raise ValueError(
-            f"{source.folder}: none of {len(skipped)} images can be used; first {name}: {reason}"
+            f"{source.folder}: none of {len(left)} images can be used; first {': '.join(left[0])}"
         )
     order = [place for *_, place in rows]
     notes = []

@@ -210,7 +210,7 @@ def _find_pictures(
     """
     places = {name.rsplit(".zip/", 1)[-1]: name for name in reversed(pictures)}
     places |= {name: name for name in pictures}
-    places |= {str(source.folder / name): name for name in pictures}
+    places |= {(source.folder / name).as_posix(): name for name in pictures}
     rows, skipped = {}, []
     for where, text in texts:
         parent = PurePosixPath(where).parent

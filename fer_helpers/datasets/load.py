@@ -52,8 +52,9 @@ def read_dataset(
         class or with a ``metadata.csv``, or such a table itself, see `folder`.
     split
         "all", "train", "validation" or "test"; for FER also "Training", "PublicTest" or
-        "PrivateTest". Where a data set has no validation or no test split, every tenth face of
-        training is taken for it, see `add_missing_splits`.
+        "PrivateTest". Where a data set has no validation or no test split, a tenth of training
+        is taken for it, see `add_missing_splits`; but FER2013's Training stays whole where just
+        PrivateTest is missing.
     image_size
         Side S of the square images in pixels, 8 to 1024.
     data_dir
@@ -136,8 +137,9 @@ def load_data(
         class or with a ``metadata.csv``, or such a table itself, see `folder`.
     split
         "all", "train", "validation" or "test"; for FER also "Training", "PublicTest" or
-        "PrivateTest". Where a data set has no validation or no test split, every tenth face of
-        training is taken for it, see `add_missing_splits`.
+        "PrivateTest". Where a data set has no validation or no test split, a tenth of training
+        is taken for it, see `add_missing_splits`; but FER2013's Training stays whole where just
+        PrivateTest is missing.
     image_size
         Side S of the square images in pixels, 8 to 1024.
     data_dir

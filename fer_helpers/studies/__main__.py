@@ -51,7 +51,8 @@ def fine_tuning(args) -> None:
     commands.check_writable(args.out)
     given = {"sets": args.sets or tuple(SETS), "arms": args.arms or ARMS[:3]}
     runs = study(args.out, **given, seeds=args.seeds, data_dir=args.data_dir)
-    commands.show(compare(runs).round(4), args.json)
+    table = compare(runs)
+    commands.show(runs if table.empty else table.round(4), args.json)
 
 
 def shipped(args) -> None:

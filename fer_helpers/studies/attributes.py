@@ -26,7 +26,7 @@ def _weighted(weight: float) -> dict[str, float]:
     return {"emotion": 1.0} | dict.fromkeys(ATTRIBUTES, weight)
 
 
-ALONE, UNMASKED = "alone", "unmasked"
+ALONE, BASE, UNMASKED = "alone", "0", "unmasked"
 # Arm -> weights of the losses; None: learned, see `weigh_by_uncertainty`.
 ARMS: dict[str, Mapping[str, float] | None] = {
     ALONE: {"emotion": 1.0},
@@ -241,10 +241,8 @@ def read_right(csv: str | Path) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
         return runs, np.array(right), answers["repeated"]
 
 
-def compare(
-    runs: pd.DataFrame, right: np.ndarray, base: str = "0", draws: int = 10_000, seed: int = 0
-) -> pd.DataFrame:
-    """Compare the arms with one of them, with intervals over seeds and faces.
+def compare(runs: pd.DataFrame, right: np.ndarray, draws: int = 10_000) -> pd.DataFrame:
+    """Compare the arms with arm `BASE`, with intervals over seeds and faces.
 
     The intervals are percentiles of a two-way bootstrap: seeds and faces are both drawn with
     replacement, the same ones for both arms.
@@ -254,28 +252,27 @@ def compare(
     runs, right
         Of `read_right`: rows of one network, one number of epochs and one fraction. Fewer faces
         may be given, `right[:, chosen]`.
-    base
-        The arm that the others are compared with, over the seeds that they have in common.
-    draws, seed
+    draws
         Of the bootstrap.
 
     Returns
     -------
     pandas.DataFrame
         A row per arm, in the order of `ARMS`, with the columns ``n`` (seeds), ``mean``
-        (accuracy), ``difference`` (from `base`), ``low`` and ``high`` (its 95 % interval),
-        ``low_90`` and ``high_90``, ``p`` (two-sided, at least ``1 / draws``) and ``p_holm``
-        (corrected for the number of arms, Holm 1979). Empty if nothing can be compared.
+        (accuracy), ``difference`` (from `BASE`, over the seeds that both have), ``low`` and
+        ``high`` (its 95 % interval), ``low_90`` and ``high_90``, ``p`` (two-sided, at least
+        ``1 / draws``) and ``p_holm`` (corrected for the number of arms, Holm 1979). Empty if
+        nothing can be compared.
     """
     place = runs.assign(row=range(len(runs))).pivot(index="seed", columns="arm", values="row")
     differences, rows = {}, {}
-    for arm in [arm for arm in ARMS if {arm, base} <= set(place) and arm != base]:
-        both = place[[arm, base]].dropna().astype(int)
+    for arm in [arm for arm in ARMS if {arm, BASE} <= set(place) and arm != BASE]:
+        both = place[[arm, BASE]].dropna().astype(int)
         if len(both):
-            ours, theirs = (right[both[name]] for name in (arm, base))
+            ours, theirs = (right[both[name]] for name in (arm, BASE))
             differences[arm] = ours.astype(np.float32) - theirs
             rows[arm] = {"n": len(both), "mean": ours.mean()}
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
 
     def shares(count: int, size: int) -> np.ndarray:
         return (generator.multinomial(count, np.full(count, 1 / count), size) / count).astype("f4")

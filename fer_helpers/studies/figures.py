@@ -12,10 +12,8 @@ from fer_helpers.plots import COLOURS, TASK_COLOURS, styled
 
 
 @styled
-def arms(
-    runs: pd.DataFrame, comparison: pd.DataFrame, margin: float = 0.0, base: str = "0"
-) -> Figure:
-    """Draw the accuracy of every run, and each arm's difference from one of them.
+def arms(runs: pd.DataFrame, comparison: pd.DataFrame, margin: float = 0.0) -> Figure:
+    """Draw the accuracy of every run, and each arm's difference from arm ``0``.
 
     Parameters
     ----------
@@ -26,14 +24,12 @@ def arms(
         ones those of 90 %.
     margin
         Half the width of the grey band around no difference.
-    base
-        The arm that the others are compared with.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    names = [base, *comparison.index]
+    names = ["0", *comparison.index]
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 0.4 * len(names) + 1.3), sharey=True)
     for place, name in enumerate(names):
         values = runs.loc[runs["arm"] == name, "emotion"]
@@ -48,7 +44,7 @@ def arms(
     for low, high, width in (("low", "high", 1.5), ("low_90", "high_90", 5)):
         right.hlines(places, comparison[low], comparison[high], color=COLOURS[0], linewidth=width)
     right.plot(comparison["difference"], places, "|", color=COLOURS[1], markeredgewidth=2)
-    right.set(title=f"difference from arm {base}", xlabel="difference in accuracy")
+    right.set(title="difference from arm 0", xlabel="difference in accuracy")
     for axes in (left, right):
         axes.locator_params("x", nbins=5)
     return figure

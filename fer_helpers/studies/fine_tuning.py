@@ -290,13 +290,14 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         A row per set, arm and task. Columns ``n`` (seeds that both have), ``accuracy`` (mean of
         the arm), ``difference`` (from the untouched weights), ``low`` and ``high`` (its 95 %
-        interval, see `paired_interval`).
+        interval, see `paired_interval`). An arm without a seed that was scored untouched is
+        left out.
     """
     rows = []
     for (name, arm), some in runs.groupby(["set", "arm"], sort=False):
         begun = runs[(runs["set"] == name) & (runs["arm"] == UNTOUCHED)]
         both = some.merge(begun, on="seed", suffixes=("", "_before"))
-        for task in TASKS:
+        for task in TASKS if len(both) else ():
             compared = paired_interval(both[task], both[f"{task}_before"])
             row = {"set": name, "arm": arm, "task": task, "accuracy": both[task].mean()}
             rows.append(row | compared)
