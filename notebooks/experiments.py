@@ -364,8 +364,9 @@ def _box(axes, left, width, shape, text, colour):
     return left + width + 0.6
 
 
-def _arc(axes, start, end, way, top=18):
+def _arc(axes, start, end, way):
     """Draw a shortcut, with what it does on the way."""
+    top = 18
     axes.plot([start, start, end], [0, top, top], color="#D55E00", lw=1)
     arrow = {"arrowstyle": "->", "color": "#D55E00"}
     axes.annotate("", (end, 0), (end, top), arrowprops=arrow)

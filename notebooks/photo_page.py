@@ -9,6 +9,7 @@ once since two visitors who choose the same photo share its file.
 import base64
 import html
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -63,8 +64,12 @@ def show_photo(model: keras.Model, picture: Image.Image) -> str:
     if table.empty:
         return _alert(f"{NO_FACE.capitalize()}. A larger, sharper or frontal one may help.")
     probabilities = table[[f"emotion_{name}" for name in TASKS["emotion"]]].to_numpy()
-    faces = enumerate(zip(crops, probabilities, strict=True), start=1)
-    cards = "".join(_card(number, crop, grad_cam(model, crop), p) for number, (crop, p) in faces)
+    warnings = table["warning"].fillna("")
+    faces = enumerate(zip(crops, probabilities, warnings, strict=True), start=1)
+    cards = "".join(
+        _card(number, crop, grad_cam(model, crop), p, warning)
+        for number, (crop, p, warning) in faces
+    )
     saved = _address(png(plots.photo(picture, table)))
     count = f"{len(table)} face{'s' * (len(table) > 1)} found"
     layout = "photo many" if len(table) > 3 else "photo"
@@ -89,13 +94,16 @@ def _marked(picture: Image.Image, table: pd.DataFrame, count: str) -> str:
         for number, box in enumerate(table.itertuples(), start=1)
     )
     return (
-        f"<svg viewBox='0 0 {width} {height}' role=img aria-label='Your photo, {count}'><image "
+        f"<svg viewBox='0 0 {width} {height}' role=img aria-label='Photo, {count}'><image "
         f"href='{_address(png(picture))}' width={width} height={height} />{marks}</svg>"
     )
 
 
-def _card(number: int, crop: np.ndarray, heat: np.ndarray, probabilities: Sequence[float]) -> str:
+def _card(
+    number: int, crop: np.ndarray, heat: np.ndarray, probabilities: Sequence[float], warning: str
+) -> str:
     best = int(np.argmax(probabilities))
+    warned = f"<p>{html.escape(warning.capitalize())}: trust it less.</p>" if warning else ""
     rows = "".join(
         f"<tr><th scope=row>{name}<td><meter value={p:.3f} aria-label={name}></meter><td>{p:.0%}"
         for name, p in zip(TASKS["emotion"], probabilities, strict=True)
@@ -112,7 +120,7 @@ def _card(number: int, crop: np.ndarray, heat: np.ndarray, probabilities: Sequen
     return (
         f"<article class=face><h2>Face {number}</h2><p>People would probably call this face "
         f"<b>{SHOWN[best]}</b>. Of the predictions with such a probability, about "
-        f"{10 * probabilities[best]:.0f} in 10 agreed with the label.</p>"
+        f"{10 * probabilities[best]:.0f} in 10 agreed with the label.</p>{warned}"
         f"<table>{rows}</table>{seen}{looked}</article>"
     )
 
@@ -125,9 +133,9 @@ def _address(picture: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(picture).decode()
 
 
-def _read(path: Path) -> tuple[str, bytes]:
-    """Return a photo's name and content; empty if it has waited for so long that it is deleted."""
-    return path.name, path.read_bytes() if path.is_file() else b""
+def _read(path: Path) -> tuple[str, bytes | None]:
+    """Return a photo's name and content; None if it has waited for so long that it is deleted."""
+    return path.name, path.read_bytes() if path.is_file() else None
 
 
 def page(model: keras.Model) -> gr.Blocks:
@@ -139,6 +147,9 @@ def page(model: keras.Model) -> gr.Blocks:
         shown = []
         # All at once: the later ones are not to be deleted while the first are looked at.
         for name, content in [_read(Path(path)) for path, _ in chosen]:
+            if content is None:
+                shown.append(_alert(f"{name} waited until it was deleted: choose it once more."))
+                continue
             try:
                 upload = {"name": name, "size": len(content), "content": content}
                 shown.append(show_photo(model, read_upload(upload)))
@@ -165,6 +176,8 @@ def page(model: keras.Model) -> gr.Blocks:
 def serve(port: int | None) -> None:
     """Serve the page to this machine; without a port, choose a free one and open a browser."""
     plots.use_style()
+    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):  # else the photos would stay on the disk
+        signal.signal(getattr(signal, name), signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}

@@ -130,10 +130,10 @@ def standardised_gap(called, people: pd.DataFrame, counts: np.ndarray | None = N
     return float(gap[0]) if len(gap) == 1 else gap
 
 
-def gap_interval(called, people: pd.DataFrame, draws: int = 500) -> tuple[float, float]:
+def gap_interval(called, people: pd.DataFrame) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of the standardised gap."""
     faces = len(people)
-    counts = np.random.default_rng(0).multinomial(faces, np.full(faces, 1 / faces), draws)
+    counts = np.random.default_rng(0).multinomial(faces, np.full(faces, 1 / faces), 500)
     low, high = np.percentile(standardised_gap(called, people, counts), [2.5, 97.5])
     return float(low), float(high)
 
@@ -155,11 +155,11 @@ def _row(seed, arm, faces, probabilities, people, threshold=0.5) -> dict:
     return {"seed": seed, "arm": arm, "faces": faces, **figures, "low": low, "high": high}
 
 
-def fair_threshold(probabilities, people, usual: float = 0.5) -> float:
+def fair_threshold(probabilities, people) -> float:
     """Return the lowest threshold for men at which the standardised gap is not above 0, or 0.99."""
     men = (people["gender"] == "male").to_numpy()
-    for threshold in np.arange(usual, 1, 0.01):
-        called = probabilities[:, ANGER] >= np.where(men, threshold, usual)
+    for threshold in np.arange(0.5, 1, 0.01):
+        called = probabilities[:, ANGER] >= np.where(men, threshold, 0.5)
         if standardised_gap(called, people) <= 0:
             break
     return float(threshold)

@@ -3,6 +3,7 @@
     python notebooks/publish.py bars              bars, first cells, contents, minutes
     python notebooks/publish.py colab             build/fer-course.zip, to upload to Colab
     python notebooks/publish.py address OWNER/NAME   where the course is published, then bars
+    python notebooks/publish.py picture           the pictures of README and index.md
 
 The next call overwrites what is written here, and nothing else.
 """
@@ -79,7 +80,11 @@ def title(path: Path) -> str:
 
 def address(pyproject: Path) -> str | None:
     """Return ``https://github.com/OWNER/NAME``, None while the course has no public address."""
-    return tomllib.loads(pyproject.read_text())["project"].get("urls", {}).get("Repository")
+    return (
+        tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+        .get("urls", {})
+        .get("Repository")
+    )
 
 
 def minutes(cells: list) -> int:
@@ -260,12 +265,16 @@ def publish(root: Path, repository: str) -> None:
         raise SystemExit(f"error: the address is OWNER/NAME, not {repository!r}")
     url = f"https://github.com/{repository}"
     pyproject, readme = root / "pyproject.toml", root / "README.md"
-    text = re.sub(r"\n\[project\.urls\]\nRepository = .*\n", "", pyproject.read_text())
+    text = re.sub(
+        r"\n\[project\.urls\]\nRepository = .*\n", "", pyproject.read_text(encoding="utf-8")
+    )
     entry = f'\n[project.urls]\nRepository = "{url}"\n'
-    pyproject.write_text(text.replace("\n[project.optional", entry + "\n[project.optional", 1))
-    text = re.sub(r"\n\*\*Published at\*\* .*\n", "", readme.read_text())
+    pyproject.write_text(
+        text.replace("\n[project.optional", entry + "\n[project.optional", 1), encoding="utf-8"
+    )
+    text = re.sub(r"\n\*\*Published at\*\* .*\n", "", readme.read_text(encoding="utf-8"))
     before, after = text.split("\n## Start", 1)
-    readme.write_text(f"{before}\n**Published at** <{url}>\n\n## Start{after}")
+    readme.write_text(f"{before}\n**Published at** <{url}>\n\n## Start{after}", encoding="utf-8")
     write_bars(root / "notebooks")
 
 

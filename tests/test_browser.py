@@ -86,6 +86,8 @@ def serve(tmp_path):
         yield lambda *words, path, **variables: servers.enter_context(
             serving(tmp_path, words, path, **variables)
         )[1]
+    # A server that was ended has left no photo.
+    assert not suffixes(tmp_path / "temporary") & {".png", ".jpg"}
 
 
 def lab():

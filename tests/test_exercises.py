@@ -158,7 +158,7 @@ def scaled(weights, counts):
     return weights * counts.sum() / (weights * counts).sum()
 
 
-def turned(network, images, labels, rotation, epochs=1, first=True, masked=True):
+def turned(network, images, labels, rotation, epochs=1, first=True, loss=None):
     from fer_helpers import MaskedCrossentropy, RandomFace
     from fer_helpers.backend import keras
 
@@ -166,7 +166,7 @@ def turned(network, images, labels, rotation, epochs=1, first=True, masked=True)
     if not first:
         layers = [keras.layers.Rescaling(1.0), *layers]
     model = keras.Sequential([keras.Input((48, 48, 1)), *layers])
-    model.compile("adam", MaskedCrossentropy() if masked else "categorical_crossentropy")
+    model.compile("adam", loss or MaskedCrossentropy())
     model.fit(images, labels, epochs=epochs, verbose=0)
     return model
 
@@ -224,18 +224,31 @@ def tiny(
     padding="same",
     pool="GlobalAveragePooling2D",
     end="softmax",
-    scaled=True,
+    scaled="by a layer",
+    relu="relu",
 ):
     """Exercise 04.3, right unless asked otherwise."""
     from fer_helpers.backend import keras
 
     layers = keras.layers
     given = keras.Input((48, 48, 1))
-    x = layers.Rescaling(1 / 127.5, offset=-1)(given) if scaled else given
+    ways = {
+        "by a layer": layers.Rescaling(1 / 127.5, offset=-1),
+        "by hand": lambda x: x / 127.5 - 1,
+    }
+    x = ways.get(scaled, lambda x: x)(given)
     for count in filters:
-        x = layers.Conv2D(count, 3, stride, padding=padding, activation="relu")(x)
+        x = layers.Conv2D(count, 3, stride, padding=padding, activation=relu)(x)
+        x = ways["by a layer"](x) if scaled == "late" and count == filters[0] else x
     x = getattr(layers, pool)()(x)
     return keras.Model(given, layers.Dense(classes, activation=end)(x))
+
+
+def unbuilt():
+    """Return a network that does not know its input, since it has not seen any."""
+    from fer_helpers.backend import keras
+
+    return keras.Sequential([keras.layers.Dense(7, activation="softmax")])
 
 
 def weighted(network, *weights, by_name=True):
@@ -255,6 +268,10 @@ def weighted(network, *weights, by_name=True):
         ("00.1", lambda p: p.mean(0).argsort()[:2], "take the answer of each row first"),
         ("00.1", lambda p: [2, 3], "for 3 classes"),
         ("00.1", lambda p: "none", "should hold numbers"),
+        ("00.1", lambda p: {2, 3}, "not a set"),
+        ("00.1", lambda p: [[2], [2, 3]], "rows of the same length"),
+        ("00.1", lambda p: np.setdiff1d(range(p.shape[1]), p.argmax(1))[::-1], "smallest first"),
+        ("00.3", unbuilt(), "four heads"),
         ("00.2", lambda p, true: (p.argmax(1) == true).mean() - p.max(1).mean(), "other way"),
         ("00.2", lambda p, true: abs(p.max(1).mean() - (p.argmax(1) == true).mean()), "the sign"),
         ("00.2", lambda p, true: p.max(1).mean(), "the confidence alone"),
@@ -273,6 +290,11 @@ def weighted(network, *weights, by_name=True):
         ("01.2", lambda images, words: later_contradictions(images, words), "the first one"),
         ("01.2", lambda images, words: 3, "the shape is ()"),
         ("01.3", lambda labels, share, rng: rng.permutation(labels), "labels changed, but should"),
+        (
+            "01.3",
+            lambda labels, share, rng: in_place(labels.copy(), share, np.random.default_rng()),
+            "with `rng` only",
+        ),
         ("01.3", lambda labels, share, rng: any_class(labels, share, rng), "be the old one"),
         ("01.3", lambda labels, share, rng: in_place(labels, share, rng), "copy them"),
         ("01.3", lambda labels, share, rng: next_class(labels, share, rng), "any of the others"),
@@ -355,7 +377,11 @@ def weighted(network, *weights, by_name=True):
         ("04.3", (6119, lambda classes: tiny(classes, stride=1)), "a side of 48"),
         ("04.3", (6119, lambda classes: tiny(classes, padding="valid")), "a side of 5"),
         ("04.3", (6119, lambda classes: tiny(classes, filters=(16, 32, 64))), "8, 16 and 32"),
-        ("04.3", (6119, lambda classes: tiny(classes, scaled=False)), "no layer scales"),
+        ("04.3", (6119, lambda classes: tiny(classes, scaled=None)), "no layer scales"),
+        ("04.3", (6119, lambda classes: tiny(classes, scaled="late")), "no layer scales"),
+        ("04.3", (6119, lambda classes: tiny(classes, relu=None)), "the ReLU"),
+        ("04.3", (6119, lambda classes: tiny(classes, pool="GlobalMaxPooling2D")), "the mean of"),
+        ("04.3", (6119, lambda classes: unbuilt()), "what goes in"),
         ("04.3", (6119, lambda classes: classes), "a keras.Model"),
         ("05.1", 4.6, "without the weights"),
         ("05.1", 3.6 * 2 + 0.6 * 0.1 + 1.0 * 1.5, "multiply each loss"),
@@ -415,6 +441,11 @@ def weighted(network, *weights, by_name=True):
         ("09.3", lambda y, of, share, rng: planted(y, of, share / 2, rng), "where 30% should"),
         ("09.3", lambda y, of, share, rng: planted(y, of, share), "the first ones"),
         ("09.3", lambda y, of, share, rng: planted(y, of, share, seed=3), "with `rng`"),
+        (
+            "09.3",
+            lambda y, of, share, rng: planted(y, of, share, np.random.default_rng()),
+            "with `rng` only",
+        ),
         ("10.1", 2.0, "should be a function"),
         ("10.1", lambda work, moved, at: 1e3 * sum(times(work, moved, at)), "the sum"),
         ("10.1", lambda work, moved, at: max(times(work, moved, at)), "like seconds: give ms"),
@@ -440,6 +471,7 @@ def weighted(network, *weights, by_name=True):
         ("10.4", lambda train, batch: batch / rate(train, batch), "seconds per step"),
         ("10.4", lambda train, batch: rate(train, batch) / batch, "steps per second"),
         ("03.1", float("inf"), "whole number"),
+        ("03.1", "16", "a number, not str"),
         ("03.2", lambda losses, mask: losses.sum() / mask.sum() if mask.any() else 0, "should not"),
         ("03.3", lambda y, amount: np.where(y.any(1)[:, None], y * 0.8 + 0.05, 0), "0.1, 0.8"),
         ("03.2", lambda losses, mask: losses @ mask / max((1 - mask).sum(), 1), "without a label"),
@@ -451,11 +483,16 @@ def weighted(network, *weights, by_name=True):
         ("03.4", lambda *given: turned(*given, epochs=0), "has not been trained"),
         ("03.4", lambda *given: turned(*given[:3], 10), "asked for 25 degrees"),
         ("03.4", lambda *given: turned(*given, first=False), "before the network"),
-        ("03.4", lambda *given: turned(*given, masked=False), "which loss"),
+        *(
+            ("03.4", lambda *given, loss=loss: turned(*given, loss=loss), "which loss")
+            for loss in ("categorical_crossentropy", "CategoricalCrossentropy", "mse")
+        ),
         ("06.3", lambda c, right, most: c.max(), "there is a lower one"),
         ("06.3", lambda c, right, most: threshold(c, right, most, np.greater), "exactly at"),
         ("06.3", lambda c, right, most: threshold(c, right, most, default=1e-9), "infinity"),
         ("06.3", lambda c, right, most: np.quantile(c, most), "may be wrong"),
+        ("06.3", lambda c, right, most: threshold(c, right, most) - 0.01, "none of the conf"),
+        ("06.3", lambda c, right, most: threshold(c, right, most, default=1.0), "infinity"),
         ("06.3", lambda c, right, most: 2.0, "nothing is answered"),
         ("06.4", lambda images, labels, smoothing: 0.8, "the loss know"),
         ("06.4", lambda images, labels, smoothing: 1 / 7, "the greatest"),
@@ -479,6 +516,8 @@ def weighted(network, *weights, by_name=True):
         ("07.3", lambda p, t: p.argmax() if p.max() >= t else -1, "not above"),
         ("07.3", lambda p, t: (p > t).argmax() if p.max() > t else -1, "most probable"),
         ("08.3", lambda d, rng: bootstrap(d, rng, 5), "percentiles 5 and 95"),
+        ("08.3", lambda d, rng: bootstrap(d, np.random.default_rng(), 2.5), "with `rng` only"),
+        ("08.4", lambda train, weights, seeds: [[1], [2, 3]], "rows of the same length"),
         ("08.3", lambda d, rng: bootstrap(d, rng, 1), "percentiles 1 and 99"),
         ("09.1", lambda right, group, smallest: first_to_last(right, group, smallest), "any of"),
         ("04.1", "many", "should be a number, not str"),
@@ -509,9 +548,17 @@ def test_network_of_00_3_has_all_heads():
     assert "four heads" in find_fault("00.3", keras.Model(whole.inputs, whole.outputs[:1]))
 
 
+def softened_in_place(p, temperature):
+    p **= 1 / temperature
+    p /= p.sum()
+    return p
+
+
 @pytest.mark.parametrize(
     ("number", "answer"),
     [
+        ("04.3", (6119, lambda classes: tiny(classes, scaled="by hand"))),
+        ("06.2", softened_in_place),
         ("07.2", lambda boxes: max((w * h, i) for i, (x, y, w, h) in enumerate(boxes))[1]),
         ("07.2", lambda boxes: np.prod(np.array(boxes)[:, 2:], axis=1).argmax()),
         ("07.3", lambda p, t: next((i for i, q in enumerate(p) if q > t and q == max(p)), -1)),
@@ -528,7 +575,7 @@ def test_network_of_00_3_has_all_heads():
         ),
     ],
 )
-def test_other_right_answers_of_07_are_right(number, answer):
+def test_other_right_answers_are_right(number, answer):
     assert find_fault(number, answer) is None
 
 

@@ -152,6 +152,13 @@ def test_stored_from_one_clean_run(path):
 
 
 @every_notebook
+def test_stored_widgets_are_those_that_are_shown(path):
+    book = nbformat.read(path, as_version=4)
+    shown = "widget-view+json" in json.dumps([cell.get("outputs", ()) for cell in book.cells])
+    assert shown == bool(book.metadata.get("widgets"))
+
+
+@every_notebook
 def test_every_figure_has_a_title_and_names_on_its_axes(path):
     """What a cell draws by itself; the figures of fer_helpers.plots are in test_plots.py."""
     _, code, _ = read(path)

@@ -66,7 +66,9 @@ def still(state: dict, name: str, alt: str) -> str:
         return f"<button disabled>{words}</button>"
     if kind == "FloatProgressModel":
         return f"<progress max={widget['max']} value={widget['value']}></progress>"
-    if kind in ("LabelModel", "HTMLModel"):
+    if kind == "LabelModel":
+        return f"<span>{escape(widget['value'])}</span>"
+    if kind == "HTMLModel":
         return f"<span>{widget['value']}</span>"
     images = [output.get("data", {}).get("image/png") for output in widget.get("outputs", [])]
     if kind == "ImageModel":

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from html import escape
 from pathlib import Path
 
 import nbformat
@@ -43,9 +44,9 @@ def card(path: Path, folder: Path) -> str:
         image.thumbnail((560, 400))
         image.save(folder / f"{path.stem}.webp", quality=80)
     return (
-        f'<a href="{path.stem}.html"><img src="_static/{path.stem}.webp" alt="{alt}" '
-        f'width="{image.width}" height="{image.height}"><h3>{publish.title(path)}</h3>'
-        f"<p>{summary(path)}</p><p class='small'>"
+        f'<a href="{path.stem}.html"><img src="_static/{path.stem}.webp" alt="{escape(alt)}" '
+        f'width="{image.width}" height="{image.height}"><h3>{escape(publish.title(path))}</h3>'
+        f"<p>{escape(summary(path))}</p><p class='small'>"
         f"{publish.minutes(nbformat.read(path, 4).cells)} min to read</p></a>"
     )
 

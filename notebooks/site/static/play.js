@@ -21,14 +21,14 @@ const WORDS = {
 const value = (slider) => (slider.type == "checkbox" ? +slider.checked : +slider.value);
 const words = (slider) => (WORDS[slider.name] ?? ["0", "0.25", "0.5", "0.75", "1"])[value(slider)];
 
-// The network's answer: seven whole percentages, and its heat map from 0 to 15.
+// The network's answer: its class, seven whole percentages, and its heat map from 0 to 15.
 function answer() {
-  const length = PLAY.classes.length + PLAY.heat ** 2 / 2;
+  const classes = PLAY.classes.length;
+  const length = 1 + classes + PLAY.heat ** 2 / 2;
   const place = sliders.reduce((sum, slider, i) => sum * PLAY.counts[i] + value(slider), 0);
   const record = bytes.subarray(place * length, (place + 1) * length);
-  const percent = [...record.subarray(0, PLAY.classes.length)];
-  const heat = [...record.subarray(PLAY.classes.length)].flatMap((two) => [two >> 4, two & 15]);
-  const best = percent.indexOf(Math.max(...percent));
+  const [best, ...percent] = record.subarray(0, 1 + classes);
+  const heat = [...record.subarray(1 + classes)].flatMap((two) => [two >> 4, two & 15]);
   return { percent, heat, best, name: PLAY.classes[best], sure: percent[best] };
 }
 
@@ -104,5 +104,4 @@ Promise.all([...sprites, palm].map(unpack)).then(() => {
   sliders.forEach((slider) => slider.addEventListener("input", update));
   play.querySelector("[type=reset]").addEventListener("click", () => setTimeout(update));
   update();
-  play.classList.add("ready");
 });
