@@ -339,7 +339,7 @@ def draw_network(model: keras.Model) -> None:
         elif kind in ("AveragePooling2D", "Conv2D"):
             way.append("pooled" if "Pool" in kind else "1×1")
         elif kind == "Add":
-            _arc(axes, start - 0.3, left - 0.3, way)
+            _arc(axes, start - 0.15, left - 0.45, way)
             start, way = left, []
         elif ("Pool" in kind or kind == "Dense") and "logits" not in layer.name:
             text = {"M": "max", "G": "mean", "D": "dense"}[kind[0]]

@@ -110,8 +110,8 @@ def heads_table(
 ) -> pd.DataFrame:
     """Return accuracy, baselines and calibration of each head that has labels.
 
-    The calibration error stands there without a temperature, with it, and as faces see it that
-    did not fit it: each half of them with the temperature of the other half.
+    The calibration error stands there without a temperature, with it, as faces see it that did
+    not fit it (each half of them with the temperature of the other half), and without copies.
 
     Parameters
     ----------
@@ -136,6 +136,7 @@ def heads_table(
         "ECE before": accuracy_table(y, raw)["ece"],
         "ECE after": table["ece"],
         "ECE on the other half": accuracy_table(y, {**raw, **crossed})["ece"],
+        "ECE without copies": _without(copies, y, answers)["ece"],
         "accuracy on training faces": learnt["accuracy"],
     }
     return pd.DataFrame(columns).loc[table.index].rename_axis("head")
