@@ -35,7 +35,7 @@ def write_figures(root: str | Path = ".", data_dir: str | Path | None = None) ->
 
     Tables between ``<!-- figures NAME -->`` and ``<!-- end -->`` are replaced in
     ``fer_helpers/pretrained/README.md`` and ``README.md``; ``data/results/utkface_groups.csv`` is
-    the table of `audit`. On two processor cores it takes three minutes.
+    the table of `audit`. On two processor cores it takes one to three minutes.
 
     Parameters
     ----------
