@@ -74,6 +74,12 @@ def test_solutions_are_right_and_the_stored_cells_are_open(path, monkeypatch):
     assert not judged
 
 
+def with_its_own(answer):
+    """Return an answer that draws with a generator of its own, not with the one it is given."""
+    own = np.random.default_rng(7)
+    return lambda *given: answer(*given[:-1], own)
+
+
 def bootstrap(differences, rng, percentile):
     means = rng.choice(differences, (2000, len(differences))).mean(axis=1)
     return np.percentile(means, [percentile, 100 - percentile])
@@ -292,7 +298,7 @@ def weighted(network, *weights, by_name=True):
         ("01.3", lambda labels, share, rng: rng.permutation(labels), "labels changed, but should"),
         (
             "01.3",
-            lambda labels, share, rng: in_place(labels.copy(), share, np.random.default_rng()),
+            with_its_own(lambda labels, share, rng: in_place(labels.copy(), share, rng)),
             "with `rng` only",
         ),
         ("01.3", lambda labels, share, rng: any_class(labels, share, rng), "be the old one"),
@@ -441,11 +447,7 @@ def weighted(network, *weights, by_name=True):
         ("09.3", lambda y, of, share, rng: planted(y, of, share / 2, rng), "where 30% should"),
         ("09.3", lambda y, of, share, rng: planted(y, of, share), "the first ones"),
         ("09.3", lambda y, of, share, rng: planted(y, of, share, seed=3), "with `rng`"),
-        (
-            "09.3",
-            lambda y, of, share, rng: planted(y, of, share, np.random.default_rng()),
-            "with `rng` only",
-        ),
+        ("09.3", with_its_own(planted), "with `rng` only"),
         ("10.1", 2.0, "should be a function"),
         ("10.1", lambda work, moved, at: 1e3 * sum(times(work, moved, at)), "the sum"),
         ("10.1", lambda work, moved, at: max(times(work, moved, at)), "like seconds: give ms"),
@@ -516,7 +518,7 @@ def weighted(network, *weights, by_name=True):
         ("07.3", lambda p, t: p.argmax() if p.max() >= t else -1, "not above"),
         ("07.3", lambda p, t: (p > t).argmax() if p.max() > t else -1, "most probable"),
         ("08.3", lambda d, rng: bootstrap(d, rng, 5), "percentiles 5 and 95"),
-        ("08.3", lambda d, rng: bootstrap(d, np.random.default_rng(), 2.5), "with `rng` only"),
+        ("08.3", with_its_own(lambda d, rng: bootstrap(d, rng, 2.5)), "with `rng` only"),
         ("08.4", lambda train, weights, seeds: [[1], [2, 3]], "rows of the same length"),
         ("08.3", lambda d, rng: bootstrap(d, rng, 1), "percentiles 1 and 99"),
         ("09.1", lambda right, group, smallest: first_to_last(right, group, smallest), "any of"),
