@@ -61,15 +61,16 @@ def group_table(
         A task that does not exist, different lengths, or probabilities that are NaN.
     """
     by = [by] if isinstance(by, str) else list(by)
-    true_and_predicted(y, probabilities, task)  # also where nobody is labelled for `by`
-    rows = np.logical_and.reduce([labelled(y, name) for name in (task, *by)])
-    of_group = np.asarray(probabilities[task])[rows]
-    true, predicted = true_and_predicted(y[rows], {task: of_group}, task)
+    true, predicted = true_and_predicted(y, probabilities, task)
+    known = labelled(y, task)
+    in_groups = np.logical_and.reduce([labelled(y, name) for name in by])
+    true, predicted = true[in_groups[known]], predicted[in_groups[known]]
+    rows = known & in_groups
     index = _group_index(by)
     columns = ["n", "accuracy", "ece", "chance_low", "chance_high"]
     table = pd.DataFrame(columns=columns, index=index[:0], dtype=float)
     if len(true):
-        confidence = {"confidence": of_group.max(axis=1)}
+        confidence = {"confidence": np.asarray(probabilities[task])[rows].max(axis=1)}
         table = MetricFrame(
             metrics={
                 "n": count,

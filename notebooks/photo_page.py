@@ -176,8 +176,9 @@ def page(model: keras.Model) -> gr.Blocks:
 def serve(port: int | None) -> None:
     """Serve the page to this machine; without a port, choose a free one and open a browser."""
     plots.use_style()
-    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):  # else the photos would stay on the disk
-        signal.signal(getattr(signal, name), signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):  # otherwise they would leave the photos on the disk
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}

@@ -80,11 +80,8 @@ def title(path: Path) -> str:
 
 def address(pyproject: Path) -> str | None:
     """Return ``https://github.com/OWNER/NAME``, None while the course has no public address."""
-    return (
-        tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-        .get("urls", {})
-        .get("Repository")
-    )
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    return project.get("urls", {}).get("Repository")
 
 
 def minutes(cells: list) -> int:
@@ -265,9 +262,8 @@ def publish(root: Path, repository: str) -> None:
         raise SystemExit(f"error: the address is OWNER/NAME, not {repository!r}")
     url = f"https://github.com/{repository}"
     pyproject, readme = root / "pyproject.toml", root / "README.md"
-    text = re.sub(
-        r"\n\[project\.urls\]\nRepository = .*\n", "", pyproject.read_text(encoding="utf-8")
-    )
+    text = pyproject.read_text(encoding="utf-8")
+    text = re.sub(r"\n\[project\.urls\]\nRepository = .*\n", "", text)
     entry = f'\n[project.urls]\nRepository = "{url}"\n'
     pyproject.write_text(
         text.replace("\n[project.optional", entry + "\n[project.optional", 1), encoding="utf-8"

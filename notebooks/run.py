@@ -21,7 +21,6 @@ RESULTS = HERE.parent / "results"
 SOLUTIONS = HERE.parent / "solutions"
 MAIN_JOB = 7  # notebooks 00 to 06 are the main job; the later ones go further
 # What notebooks import from their folder.
-WIDGET = "application/vnd.jupyter.widget-view+json"
 MODULES = ("exercises.py", "experiments.py", "explorer.py", "planted.py")
 
 
@@ -91,19 +90,18 @@ def store(names: list[str]) -> None:
             continue
         began = time.monotonic()
         print(f"{notebook.stem:<34}", end="", flush=True)
+        content = nbformat.read(notebook, as_version=4)
+        content.metadata.pop("widgets", None)  # those of an earlier version would stay
+        nbformat.write(content, notebook)
         run(notebook, notebook, {})
         print(f"{time.monotonic() - began:6.0f} s", flush=True)
         content = nbformat.read(notebook, as_version=4)
         content.metadata.pop("papermill", None)
-        widgets = False
         for cell in content.cells:
             cell.metadata.pop("papermill", None)
             cell.metadata.pop("execution", None)
             for output in cell.get("outputs", ()):
                 _shrink(output)
-                widgets |= WIDGET in output.get("data", {})
-        if not widgets:  # otherwise those of an earlier version would stay
-            content.metadata.pop("widgets", None)
         nbformat.write(content, notebook)
 
 

@@ -144,11 +144,11 @@ def _read_lines(source: Source, name: str) -> list[str]:
 
 
 def _read_label_list(source: Source, name: str) -> tuple[dict[str, int], Skipped]:
-    emotions, skipped, zeros = {}, [], []
+    emotions, skipped, zero = {}, [], None
     for number, line in enumerate(_read_lines(source, name), start=1):
         match = re.fullmatch(r"\s*((?:train|test)_\d+)\.\w+\s+(\S+)\s*", line)
         if match and match[2] == "0":
-            zeros.append((match[1], "0", f"{source.folder / name}:{number}"))
+            zero = (match[1], "0", f"{source.folder / name}:{number}")
         if match and (match[2].strip("0").isdecimal() or is_class("emotion", match[2])):
             emotions[match[1]] = _parse_emotion(
                 match[1], match[2], f"{source.folder / name}:{number}"
@@ -156,8 +156,8 @@ def _read_label_list(source: Source, name: str) -> tuple[dict[str, int], Skipped
         elif line.strip():
             reason = f"{line.strip()[:40]!r} is not 'train_00001.jpg 5'"
             skipped.append((f"{name}:{number}", reason))
-    if zeros and len(TASKS["emotion"]) - 1 not in emotions.values():
-        _parse_emotion(*zeros[0])  # 0 but no 7: all are of another numbering, which it refuses
+    if zero and len(TASKS["emotion"]) - 1 not in emotions.values():
+        _parse_emotion(*zero)  # 0 but no 7: all are of another numbering, which it refuses
     if not emotions:
         raise ValueError(f"{source.folder / name}: no line is like 'train_00001.jpg 5'")
     return emotions, skipped
